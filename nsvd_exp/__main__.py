@@ -1,0 +1,8 @@
+"""`python -m nsvd_exp`."""
+
+import sys
+
+from nsvd_exp.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""One pass of the dense model: the second moments of every layer input.
+
+Layers that read the same tensor (q, k, v; gate, up) share one set of statistics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.methods import Statistics
+from nsvd_exp.perplexity import in_batches
+from nsvd_exp.progress import Progress
+from nsvd_exp.store import write_atomically
+
+
+class Accumulator:
+    """Running sums over the inputs of one layer.
+
+    Precision: half-precision inputs are multiplied as they are with float32 accumulation (their
+    products are exact in float32), float32 inputs in float32; the sums over batches are float64,
+    so that the number of batches does not show.
+    """
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.gram, self.abs_sum, self.sum = (
+            zeros(channels, channels),
+            zeros(channels),
+            zeros(channels),
+        )
+        self.tokens = 0
+
+    def add(self, x: Tensor) -> None:
+        """Add inputs x (*, channels)."""
+        x = x.reshape(-1, x.shape[-1])
+        self.gram += gram(x)
+        self.abs_sum += x.abs().sum(0, dtype=torch.float64)
+        self.sum += x.sum(0, dtype=torch.float64)
+        self.tokens += len(x)
+
+    def statistics(self) -> Statistics:
+        """What `nsvd_exp.methods` works with, on the CPU."""
+        return Statistics(
+            self.gram.cpu(),
+            (self.abs_sum / self.tokens).cpu(),
+            (self.sum / self.tokens).cpu(),
+            self.tokens,
+        )
+
+
+def gram(x: Tensor) -> Tensor:
+    """xᵀx (n, n) of x (p, n), in float32 for half precision, else in the dtype of x."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        if x.is_cuda:
+            return torch.mm(x.T, x, out_dtype=torch.float32)
+        x = x.float()
+    return x.T @ x
+
+
+class InputWatcher:
+    """Forward pre-hooks that add every distinct layer input once.
+
+    Two layers read the same input if they get the same tensor object, unchanged, within one forward
+    pass of the model; references are held until its end, so that no address is reused meanwhile.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
+        self.accumulators: dict[str, Accumulator] = {}
+        self.leader: dict[str, str] = {}
+        self._layers = layers
+        self._seen: dict[tuple[int, int], tuple[str, Tensor]] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks are on the layers inside, and off afterwards."""
+        handles = [
+            layer.register_forward_pre_hook(self._hook(name))
+            for name, layer in self._layers.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def end_of_pass(self) -> None:
+        """Forget which tensors were seen."""
+        self._seen.clear()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0]
+            identity = (id(x), x._version)
+            leader, _x = self._seen.setdefault(identity, (name, x))
+            if self.leader.setdefault(name, leader) != leader:
+                raise NsvdError(
+                    f"{name} shares its input with {leader} in this pass, but with "
+                    f"{self.leader[name]} in an earlier one: leave it dense with model.skip"
+                )
+            if leader == name:
+                if name not in self.accumulators:
+                    self.accumulators[name] = Accumulator(x.shape[-1], x.device)
+                self.accumulators[name].add(x)
+
+        return hook
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The outcome of a calibration pass.
+
+    Attributes:
+        statistics: by layer name; layers with the same input hold the same object.
+        record: what to say in a result about the tokens it was made from.
+    """
+
+    statistics: dict[str, Statistics]
+    record: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Keep as safetensors, written beside `path` and renamed."""
+        leaders: dict[int, str] = {}
+        tensors: dict[str, Tensor] = {}
+        layers: dict[str, str] = {}
+        for name, s in self.statistics.items():
+            leader = leaders.setdefault(id(s), name)
+            layers[name] = leader
+            if leader == name:
+                tensors |= {
+                    f"{name}/gram": s.gram,
+                    f"{name}/abs_mean": s.abs_mean,
+                    f"{name}/mean": s.mean,
+                    f"{name}/tokens": torch.tensor(s.tokens),
+                }
+        metadata = {"layers": json.dumps(layers), "record": json.dumps(self.record)}
+        write_atomically(path, lambda file: safetensors.torch.save_file(tensors, file, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            SafetensorError, KeyError, ValueError: the file is damaged.
+        """
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            layers, record = json.loads(metadata["layers"]), json.loads(metadata["record"])
+            by_leader = {
+                leader: Statistics(
+                    gram=file.get_tensor(f"{leader}/gram"),
+                    abs_mean=file.get_tensor(f"{leader}/abs_mean"),
+                    mean=file.get_tensor(f"{leader}/mean"),
+                    tokens=int(file.get_tensor(f"{leader}/tokens")),
+                )
+                for leader in set(layers.values())
+            }
+        return cls({name: by_leader[leader] for name, leader in layers.items()}, record)
+
+
+DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module,
+    layers: Mapping[str, nn.Linear],
+    samples: Tensor,
+    batch: int | str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Statistics]:
+    """The statistics of the input of each of `layers`, over `samples`; shared inputs share theirs.
+
+    Args:
+        model: dense, in eval mode.
+        samples: (samples, length) token ids.
+        batch: samples a forward pass; `auto` starts large and halves when memory runs out.
+
+    Raises:
+        NsvdError: a layer's input is not finite, or a layer saw no token.
+    """
+
+    def attempt(batches: Iterator[Tensor]) -> InputWatcher:
+        watcher = InputWatcher(layers)
+        with watcher.watching():
+            for ids in batches:
+                model(input_ids=ids, use_cache=False)
+                watcher.end_of_pass()
+        return watcher
+
+    # From the beginning with a smaller batch: a pass that broke off has added some layers already.
+    watcher = in_batches(attempt, samples, batch, next(model.parameters()).device, progress)
+    _check(watcher, layers)
+    by_leader = {name: acc.statistics() for name, acc in watcher.accumulators.items()}
+    return {name: by_leader[watcher.leader[name]] for name in layers}
+
+
+def _check(watcher: InputWatcher, layers: Mapping[str, nn.Linear]) -> None:
+    for name, accumulator in watcher.accumulators.items():  # in the order of the forward pass
+        if not bool(torch.isfinite(accumulator.gram).all()):
+            raise NsvdError(
+                f"the input of {name} is NaN or Inf during calibration: "
+                "try another dtype (float16 overflows at 65504), or check the checkpoint"
+            )
+    unseen = [name for name in layers if name not in watcher.leader]
+    if unseen:
+        raise NsvdError(
+            f"{unseen[0]} saw no calibration token ({len(unseen)} such layers): "
+            "more calibration.samples, or leave it dense with model.skip"
+        )

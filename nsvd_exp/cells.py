@@ -1,0 +1,217 @@
+"""What a cell is: its identity, the keys of its numbers, whether it is done. Imports no torch.
+
+A cell is (model, dtype, method, ratio, k1, solver, calibration), less what its method does not
+have: `dense` has model and dtype alone, `svd` no calibration, methods of one stage no k1. The
+datasets are not part of it: each number inside the cell has a key of its own. Batch sizes, devices,
+paths and titles change no number and stand in no key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nsvd_exp.fingerprint import decimal_text, digest
+from nsvd_exp.schema import CalibrationConfig, Config, DatasetConfig, MethodConfig, expand_path
+from nsvd_exp.sources import (
+    DatasetSource,
+    ModelSource,
+    check_length,
+    evaluation_length,
+    locate_dataset,
+    locate_model,
+    max_length,
+    resolve_device,
+    resolve_dtype,
+)
+from nsvd_exp.store import Cell, Result, cell_for, find_number
+
+# Raise one when the code of that stage changes a number: old results then count as missing.
+STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1}
+
+SETTINGS_WITHOUT_A_NUMBER = ("data_dir", "results_dir", "cache_dir", "device")
+
+
+@dataclass(frozen=True)
+class PlannedNumber:
+    """One perplexity to measure: a dataset at one state, under one protocol."""
+
+    dataset: DatasetConfig
+    source: DatasetSource
+    identity: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the identity."""
+        return digest(self.identity)
+
+
+@dataclass(frozen=True)
+class PlannedCalibration:
+    """The statistics a cell needs. `identity` is what they are kept under."""
+
+    source: DatasetSource
+    tokenizer: ModelSource | None
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cell with everything resolved: nothing in it says `auto` or `main` any more.
+
+    Attributes:
+        dtype, evaluation_dtype: of the model, and of the arithmetic of its evaluation.
+        length: tokens a window.
+        calibration: None for methods that look at no activations.
+        numbers: one a dataset, in the order asked for.
+    """
+
+    config: Config
+    model: ModelSource
+    device: str
+    dtype: str
+    evaluation_dtype: str
+    length: int
+    calibration: PlannedCalibration | None
+    numbers: list[PlannedNumber]
+    cell: Cell
+
+    def missing(self, result: Result | None) -> list[PlannedNumber]:
+        """The numbers that the stored result does not have."""
+        return [n for n in self.numbers if not find_number(result, n.dataset.name, n.key)]
+
+    def is_done(self, result: Result | None) -> bool:
+        """Whether nothing of this plan is left to do."""
+        return result is not None and result["status"] == "done" and not self.missing(result)
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where intermediate statistics are kept."""
+        return Path(expand_path(self.config.cache_dir))
+
+
+def plan_cell(config: Config) -> Plan:
+    """Resolve what the user asked for. Reads files and may ask the hub; changes nothing.
+
+    Raises:
+        NsvdError: model or dataset cannot be found, or a length is more than the model takes.
+    """
+    model = locate_model(config.model.name, config.model.revision)
+    if config.model.tokenizer:
+        identity = {**model.identity, "tokenizer": config.model.tokenizer}
+        model = dataclasses.replace(model, identity=identity)
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device, model)
+    evaluation_dtype = config.evaluation.dtype or dtype
+    length = evaluation_length(config.evaluation.length, model, config.model)
+    calibration = _plan_calibration(config, model, dtype) if config.method.calibrated else None
+    numbers = [
+        _plan_number(config, dataset, length, dtype, evaluation_dtype)
+        for dataset in config.dataset.values()
+    ]
+    cell = cell_for(
+        Path(expand_path(config.results_dir)), _identity(config, model, dtype, calibration)
+    )
+    return Plan(config, model, device, dtype, evaluation_dtype, length, calibration, numbers, cell)
+
+
+def _identity(
+    config: Config, model: ModelSource, dtype: str, calibration: PlannedCalibration | None
+) -> dict[str, Any]:
+    method = config.method
+    identity: dict[str, Any] = {
+        "model": model.identity,
+        "dtype": dtype,
+        "method": method_identity(method),
+    }
+    if method.compresses:
+        identity["ratio"] = decimal_text(config.ratio)
+        identity["solver"] = config.solver
+        identity["skip"] = sorted(config.model.skip)
+        identity["version"] = STAGE_VERSIONS["decompose"]
+    if method.nested:
+        identity["k1"] = decimal_text(config.k1)
+    if calibration is not None:
+        identity["calibration"] = calibration.identity["tokens"]
+    return identity
+
+
+def method_identity(method: MethodConfig) -> dict[str, Any]:
+    """What defines a method, without the settings it does not have."""
+    return {k: v for k, v in dataclasses.asdict(method).items() if v is not None}
+
+
+def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
+    calibration = config.calibration
+    check_length("calibration.length", calibration.length, max_length(model, config.model))
+    source = locate_dataset(calibration.dataset, calibration.split, config.data_dir)
+    tokenizer = None
+    if calibration.tokenizer is not None:
+        tokenizer = locate_model(calibration.tokenizer, calibration.tokenizer_revision)
+    tokens = {
+        "source": source.identity,
+        "samples": calibration.samples,
+        "length": calibration.length,
+        "seed": calibration.seed,
+        "sampler": calibration.sampler,
+        "tokenizer": tokenizer.identity if tokenizer else None,
+        "version": STAGE_VERSIONS["calibrate"],
+    }
+    identity = {
+        "model": model.identity,
+        "dtype": dtype,
+        "skip": sorted(config.model.skip),
+        "tokens": tokens,
+    }
+    return PlannedCalibration(source, tokenizer, identity)
+
+
+def _plan_number(
+    config: Config, dataset: DatasetConfig, length: int, dtype: str, evaluation_dtype: str
+) -> PlannedNumber:
+    source = locate_dataset(dataset, "test", config.data_dir)
+    identity = {
+        "source": source.identity,
+        "length": length,
+        "max_windows": config.evaluation.max_windows,
+        "version": STAGE_VERSIONS["evaluate"],
+    }
+    if evaluation_dtype != dtype:
+        identity["dtype"] = evaluation_dtype
+    return PlannedNumber(dataset, source, identity)
+
+
+def dense_of(config: Config) -> Config:
+    """The same with `method=dense`: what a compressed model is compared with."""
+    return dataclasses.replace(config, method=MethodConfig(name="dense", whitening=None))
+
+
+def public_config(plan: Plan) -> dict[str, Any]:
+    """The configuration as it goes into the result: resolved, and without any path."""
+    config = dataclasses.asdict(plan.config)
+    for name in SETTINGS_WITHOUT_A_NUMBER:
+        del config[name]
+    config["dtype"] = plan.dtype
+    config["evaluation"]["dtype"] = plan.evaluation_dtype
+    config["evaluation"]["length"] = plan.length
+    config["model"] |= {"name": public_name(plan.model), "revision": plan.model.commit}
+    if plan.calibration is None:
+        del config["calibration"]
+    elif plan.calibration.tokenizer is not None:
+        config["calibration"]["tokenizer"] = public_name(plan.calibration.tokenizer)
+    return config
+
+
+def public_name(source: ModelSource) -> str:
+    """The hub id, or the folder's own name without its place."""
+    return Path(source.name).name if source.is_local else source.name
+
+
+def calibration_title(calibration: CalibrationConfig) -> str:
+    """For people: `256 x 2048 tokens of wikitext2 train`."""
+    return (
+        f"{calibration.samples} x {calibration.length} tokens of "
+        f"{calibration.dataset.name} {calibration.split}"
+    )

@@ -1,0 +1,213 @@
+"""Rows to documents to one text to windows of tokens; calibration samples."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import torch
+from torch import Tensor
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.fingerprint import token_digest
+from nsvd_exp.schema import CalibrationConfig, DatasetConfig
+from nsvd_exp.sources import DatasetSource, hub_file
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Rows of token ids, all of one length.
+
+    Attributes:
+        ids: (rows, length).
+        bos: whether the first id of the first row is the tokenizer's BOS.
+    """
+
+    ids: Tensor
+    bos: bool
+
+    @property
+    def sha256(self) -> str:
+        """Of all ids in order."""
+        return token_digest(self.ids.flatten().tolist())
+
+
+def text_of(dataset: DatasetConfig, split: str, source: DatasetSource) -> str:
+    """The documents of a split as one text, joined as the dataset's protocol says.
+
+    Raises:
+        NsvdError: no rows, or a row without a field the document needs.
+    """
+    if source.path is not None:
+        rows, place = read_rows(source.path), str(source.path)
+    else:
+        rows, place = _hub_rows(dataset, split, source), f"{dataset.hub} ({split})"
+    documents = [
+        _document(row, dataset.document, source.path is not None, f"{place}, row {number}")
+        for number, row in enumerate(islice(rows, dataset.rows), start=1)
+    ]
+    if not documents:
+        raise NsvdError(f"dataset {dataset.name}: {place} has no rows")
+    return dataset.join.join(documents)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a .jsonl, .json, .json.gz, .parquet or .txt file; a .txt is one row, `text`.
+
+    Raises:
+        NsvdError: the file is not what its name says.
+    """
+    try:
+        if path.suffix == ".parquet":
+            for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+        elif path.suffix == ".txt":
+            yield {"text": path.read_text(encoding="utf-8")}
+        else:
+            yield from _json_rows(path)
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise NsvdError(f"{path} cannot be read: {error}") from None
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    """A JSON list of objects, or JSON Lines, one object a line."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        first = file.read(1)
+        file.seek(0)
+        try:
+            if first == "[":
+                rows: Iterator[Any] = iter(json.load(file))
+                number = 0
+            else:
+                rows = (json.loads(line) for line in file if line.strip())
+            for number, row in enumerate(rows, start=1):
+                if not isinstance(row, dict):
+                    raise NsvdError(f"{path}, row {number}: expected an object, found {row!r:.40}")
+                yield row
+        except json.JSONDecodeError as error:
+            raise NsvdError(f"{path} is not JSON (Lines): {error}") from None
+
+
+def _hub_rows(dataset: DatasetConfig, split: str, source: DatasetSource) -> Iterator[Row]:
+    files = dataset.files.get(split, [])
+    assert source.commit is not None
+    for file in files:
+        yield from read_rows(hub_file(dataset.hub, file, source.commit, "dataset"))
+    if not files:
+        yield from _load_split(dataset, dataset.splits[split], source.commit)
+
+
+def _load_split(dataset: DatasetConfig, split: str, commit: str) -> Iterator[Row]:
+    """A hub dataset that names no files: its own splits, as the `datasets` library reads them."""
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(dataset.hub, dataset.config, split=split, revision=commit)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise NsvdError(
+            f"dataset {dataset.name}: {dataset.hub} cannot be loaded: {error}. If it has a "
+            "loading script, name its parquet files in conf/dataset (files:, and revision: "
+            "refs/convert/parquet)"
+        ) from None
+    yield from rows
+
+
+def _document(row: Row, template: str, is_local: bool, place: str) -> str:
+    """The document of one row. A local row's `text` field is the document, where it has one."""
+    if is_local and isinstance(row.get("text"), str):
+        return str(row["text"])
+    try:
+        document = template.format_map(row)
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        fields = ", ".join(sorted(map(str, row)))
+        raise NsvdError(
+            f"{place}: document '{template}' asks for {error}, which is missing; "
+            f"the row has: {fields}"
+        ) from None
+    if template == "{text}" and row["text"] is None:
+        raise NsvdError(f"{place}: field 'text' is null")
+    return document
+
+
+def tokenise(tokenizer: Any, text: str, dataset: DatasetConfig) -> list[int]:
+    """Token ids of `text`, with the special tokens that the tokenizer adds by itself."""
+    encoded = tokenizer(text, split_special_tokens=dataset.split_special_tokens, verbose=False)
+    return list(encoded["input_ids"])
+
+
+def windows(
+    tokenizer: Any, text: str, dataset: DatasetConfig, length: int, max_windows: int | None
+) -> Tokens:
+    """`text`, tokenised once and cut into windows of `length` tokens; the tail is dropped.
+
+    Raises:
+        NsvdError: the text has fewer tokens than one window.
+    """
+    ids = tokenise(tokenizer, text, dataset)
+    count = len(ids) // length
+    if count == 0:
+        raise NsvdError(
+            f"dataset {dataset.name} has {len(ids)} tokens, fewer than one window of {length}: "
+            "use a smaller evaluation.length"
+        )
+    count = min(count, max_windows or count)
+    rows = torch.tensor(ids[: count * length]).view(count, length)
+    return Tokens(rows, ids[0] == tokenizer.bos_token_id)
+
+
+def calibration_samples(tokenizer: Any, text: str, calibration: CalibrationConfig) -> Tokens:
+    """Samples of `calibration.length` tokens, at most `calibration.samples` of them.
+
+    Raises:
+        NsvdError: not one sample could be drawn.
+    """
+    draw = _draw_svdllm if calibration.sampler == "svdllm" else _draw_tokens
+    samples = draw(tokenizer, text, calibration)
+    if not samples:
+        raise NsvdError(
+            f"the calibration text ({calibration.dataset.name}, {len(text)} characters) gave no "
+            f"sample of {calibration.length} tokens: use a smaller calibration.length or more text"
+        )
+    return Tokens(torch.tensor(samples), samples[0][0] == tokenizer.bos_token_id)
+
+
+def _draw_svdllm(tokenizer: Any, text: str, calibration: CalibrationConfig) -> list[list[int]]:
+    """SVD-LLM's sampler, which made the paper's numbers.
+
+    Offsets are drawn in characters although the length is in tokens; ten times as many characters
+    are tokenised on their own, and a slice of too few tokens is skipped, not drawn again. The loop
+    runs once more than asked for and keeps the first samples.
+    """
+    length = calibration.length
+    last = len(text) - length - 1
+    if last < 0:
+        return []
+    generator = random.Random(calibration.seed)
+    samples = []
+    for _ in range(calibration.samples + 1):
+        start = generator.randint(0, last)
+        ids = tokenise(tokenizer, text[start : start + 10 * length], calibration.dataset)
+        if len(ids) >= length:
+            samples.append(ids[:length])
+    return samples[: calibration.samples]
+
+
+def _draw_tokens(tokenizer: Any, text: str, calibration: CalibrationConfig) -> list[list[int]]:
+    """Random offsets in the tokens of the whole text."""
+    ids = tokenise(tokenizer, text, calibration.dataset)
+    last = len(ids) - calibration.length
+    if last < 0:
+        return []
+    generator = random.Random(calibration.seed)
+    starts = [generator.randint(0, last) for _ in range(calibration.samples)]
+    return [ids[start : start + calibration.length] for start in starts]

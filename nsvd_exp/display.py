@@ -1,0 +1,156 @@
+"""What a person sees in the terminal: progress on stderr, tables on stdout. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from nsvd_exp.progress import Observer, Progress
+from nsvd_exp.schema import Config
+from nsvd_exp.store import Result
+
+# Wide enough for eight datasets where there is no terminal to ask.
+WIDTH_WITHOUT_TERMINAL = 150
+
+STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red", "not run": "yellow"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job of a grid.
+
+    Attributes:
+        state: `done`, `skipped` (it was in the store already) or `failed`.
+        label: model, method, ratio, k1 for people.
+        perplexities: by dataset, of the datasets this job asked for.
+        message: why it failed.
+    """
+
+    state: str
+    label: tuple[str, ...]
+    perplexities: dict[str, float]
+    message: str = ""
+
+
+def label_of(config: Config) -> tuple[str, ...]:
+    """Model, method, ratio and k1; empty where the method has none."""
+    method = config.method
+    return (
+        config.model.title,
+        method.name,
+        f"{config.ratio:g}" if method.compresses else "",
+        f"{config.k1:g}" if method.nested else "",
+    )
+
+
+def stdout() -> Console:
+    """Where tables go."""
+    console = Console(highlight=False, soft_wrap=False)
+    return (
+        console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL, highlight=False)
+    )
+
+
+def stderr() -> Console:
+    """Where progress and messages go."""
+    return Console(stderr=True, highlight=False)
+
+
+def format_perplexity(value: float) -> str:
+    """Two decimals as in the paper; from 100 000 on in powers of ten."""
+    return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
+
+
+class TerminalObserver(Observer):
+    """Shows one progress bar a stage. Without a terminal it shows nothing."""
+
+    def __init__(self, progress: Bars) -> None:
+        self._progress = progress
+
+    @classmethod
+    @contextmanager
+    def showing(cls, title: str) -> Iterator[TerminalObserver]:
+        """Bars are on screen inside, and gone afterwards."""
+        console = stderr()
+        columns = (TextColumn(f"{title}  {{task.description}}"), BarColumn(), MofNCompleteColumn())
+        with Bars(
+            *columns,
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as progress:
+            yield cls(progress)
+
+    def progress(self, stage: str) -> Progress:
+        """A callback (done, of how many) for the bar of this stage."""
+        task = self._progress.add_task(stage, total=None)
+
+        def update(done: int, total: int) -> None:
+            self._progress.update(task, completed=done, total=total, visible=done < total)
+
+        return update
+
+
+def cell_table(
+    config: Config, numbers: Mapping[str, Result], dense: Mapping[str, Result] | None
+) -> Table:
+    """The perplexities of one cell, a row a dataset, beside the dense model's if it is given."""
+    model, method, ratio, k1 = label_of(config)
+    settings = [f"ratio {ratio}" if ratio else "", f"k1 {k1}" if k1 else ""]
+    table = Table(title=f"Perplexity of {model}", title_justify="left")
+    table.add_column("dataset")
+    if dense is not None:
+        table.add_column("dense", justify="right")
+    table.add_column(" ".join(filter(None, (method, *settings))), justify="right", style="bold")
+    if dense is not None:
+        table.add_column("times dense", justify="right")
+    table.add_column("windows x tokens", justify="right", style="dim")
+    for name, number in numbers.items():
+        value = number["perplexity"]
+        cells = [format_perplexity(value)]
+        if dense is not None:
+            base = dense[name]["perplexity"]
+            cells = [format_perplexity(base), *cells, f"{value / base:.2f}"]
+        extent = f"{number['windows']} x {number['length']}"
+        table.add_row(config.dataset[name].title, *cells, extent)
+    return table
+
+
+def grid_table(outcomes: list[Outcome]) -> Table:
+    """One row a job: what became of it, and its perplexities."""
+    names = list(dict.fromkeys(name for o in outcomes for name in o.perplexities))
+    table = Table(title=f"Perplexity ({_tally(outcomes)})", title_justify="left")
+    table.add_column("state")
+    for heading in ("model", "method"):
+        table.add_column(heading)
+    for heading in ("ratio", "k1", *names):
+        table.add_column(heading, justify="right")
+    for outcome in outcomes:
+        values = [
+            format_perplexity(outcome.perplexities[name]) if name in outcome.perplexities else "–"
+            for name in names
+        ]
+        style = STATE_STYLES[outcome.state]
+        table.add_row(f"[{style}]{outcome.state}[/]", *outcome.label, *values)
+    return table
+
+
+def _tally(outcomes: list[Outcome]) -> str:
+    counts = {state: sum(o.state == state for o in outcomes) for state in STATE_STYLES}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def failure_lines(outcomes: list[Outcome]) -> list[str]:
+    """One line a failed job: which, and why."""
+    return [
+        f"{' '.join(part for part in o.label if part)}: {o.message}"
+        for o in outcomes
+        if o.state not in ("done", "skipped")
+    ]

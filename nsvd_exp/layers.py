@@ -1,0 +1,149 @@
+"""Which Linears a model's decoder blocks hold, and the two-factor layer that replaces one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from nsvd_exp.errors import NsvdError
+
+
+class LowRankLinear(nn.Module):
+    """y = left (right x) + bias: a Linear whose weight is left @ right.
+
+    Args:
+        left: (m, k); right: (k, n); bias: (m,) or None. Kept in the dtype they come in.
+    """
+
+    def __init__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        m, k = left.shape
+        n = right.shape[1]
+        self.in_features, self.out_features, self.rank = n, m, k
+        # Shape only, then the given tensors: no initialisation, no second copy.
+        self.right = nn.Linear(n, k, bias=False, device="meta")
+        self.left = nn.Linear(k, m, bias=bias is not None, device="meta")
+        self.right.weight = nn.Parameter(right, requires_grad=False)
+        self.left.weight = nn.Parameter(left, requires_grad=False)
+        if bias is not None:
+            self.left.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*, n) to (*, m)."""
+        return self.left(self.right(x))
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
+
+
+def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The name and the list of the decoder blocks: the outermost ModuleList with most parameters.
+
+    Raises:
+        NsvdError: the model has no ModuleList.
+    """
+    outermost: dict[str, nn.ModuleList] = {}
+    for name, module in model.named_modules():  # parents come before their children
+        inside = any(name.startswith(f"{parent}.") for parent in outermost)
+        if isinstance(module, nn.ModuleList) and not inside:
+            outermost[name] = module
+    if not outermost:
+        raise NsvdError(f"{type(model).__name__} has no list of decoder blocks (no ModuleList)")
+    return max(outermost.items(), key=lambda item: sum(p.numel() for p in item[1].parameters()))
+
+
+def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
+    """Every Linear inside the decoder blocks, by name, in the order of the module tree.
+
+    Args:
+        skip: patterns of names that stay dense (fnmatch, on the full name or below a match).
+
+    Raises:
+        NsvdError: a pattern matches nothing; the blocks hold a weight that cannot be replaced by
+            two factors (quantised, convolution-style, fused experts, shared with another module);
+            or no Linear is left.
+    """
+    prefix, blocks = decoder_blocks(model)
+    modules = {f"{prefix}.{name}": module for name, module in blocks.named_modules() if name}
+    skipped = _skipped(modules, skip)
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    found = {}
+    for name, module in modules.items():
+        if name in skipped:
+            continue
+        refusal = _refusal(module, owners)
+        if refusal:
+            raise NsvdError(
+                f"{name} ({type(module).__name__}) {refusal}; to leave it dense: "
+                f"model.skip=[{name}]"
+            )
+        if isinstance(module, nn.Linear):
+            found[name] = module
+    if not found:
+        raise NsvdError(f"the decoder blocks '{prefix}' hold no Linear to compress")
+    return found
+
+
+def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
+    skipped: set[str] = set()
+    for pattern in patterns:
+        matches = {
+            name
+            for name in modules
+            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+        }
+        if not matches:
+            example = max(modules, key=len)
+            raise NsvdError(f"model.skip: '{pattern}' matches no layer; one is called {example}")
+        skipped |= matches
+    return skipped
+
+
+def _refusal(module: nn.Module, owners: Mapping[int, int]) -> str | None:
+    """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Linear):
+        if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():
+            return "is quantised or computes something else than x Wᵀ + b"
+        return "shares its weight with another module" if owners[id(weight)] > 1 else None
+    if type(module).__name__ == "Conv1D" or isinstance(module, nn.Conv1d):
+        return "is a convolution-style Linear, which has no row-major weight to factorise"
+    parameters = module.named_parameters(recurse=False)
+    matrices = [name for name, p in parameters if p.ndim >= 2]
+    buffers = [
+        b for b in module.buffers(recurse=False) if b.ndim >= 2 and not b.is_floating_point()
+    ]
+    if matrices and not isinstance(module, nn.Embedding):
+        return f"holds the matrices {', '.join(matrices)} outside of any Linear (fused experts?)"
+    return "holds integer matrices (quantised)" if buffers else None
+
+
+@contextmanager
+def replaced(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The model with the named modules replaced; the old ones come back at the end."""
+    originals = {name: model.get_submodule(name) for name in replacements}
+    try:
+        for name, module in replacements.items():
+            model.set_submodule(name, module)
+        yield
+    finally:
+        for name, module in originals.items():
+            model.set_submodule(name, module)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Numbers the model stores; a tied weight counts once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """The name of the first parameter with a NaN or Inf, or None."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            return name
+    return None

@@ -1,0 +1,168 @@
+"""Hugging Face causal language models and tokenizers, loaded at one exact state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.layers import not_finite
+from nsvd_exp.schema import ModelConfig
+from nsvd_exp.sources import ModelSource, on_hub
+
+# Buffers that old LLaMA checkpoints carry and newer code computes.
+RECOMPUTED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias")
+
+
+def load_model(
+    source: ModelSource, config: ModelConfig, dtype: str, device: str
+) -> transformers.PreTrainedModel:
+    """The model in eval mode on `device`, its weights in `dtype`.
+
+    Raises:
+        NsvdError: there are no (safe) weights, the checkpoint does not match the architecture, it
+            is quantised, a weight is NaN or Inf, or the device cannot be used.
+    """
+    _check_device(device)
+    if source.is_local:
+        _check_weights(Path(source.name), config)
+    if "quantization_config" in source.config:
+        raise NsvdError(f"{config.name} is quantised: its weights cannot be factorised as they are")
+    with _quiet():
+        model, info = _from_pretrained(
+            transformers.AutoModelForCausalLM,
+            source,
+            config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True if config.safetensors_only else None,
+            output_loading_info=True,
+        )
+    _check_loaded(config.name, info)
+    # A model made from a config is in training mode; one that is loaded is not. Say so either way.
+    model = model.to(device).eval().requires_grad_(False)
+    broken = not_finite(model)
+    if broken:
+        raise NsvdError(f"{config.name}: the weight {broken} holds NaN or Inf")
+    return model
+
+
+def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
+    """The tokenizer that comes with the model.
+
+    Raises:
+        NsvdError: its files are missing or cannot be read.
+    """
+    with _quiet():
+        tokenizer = _from_pretrained(transformers.AutoTokenizer, source, config)
+    if len(tokenizer) == 0:
+        raise NsvdError(f"{config.name}: its tokenizer has no vocabulary; are all files there?")
+    return tokenizer
+
+
+def check_vocabulary(model: nn.Module, ids: torch.Tensor, tokenizer: str) -> None:
+    """Refuse ids that the model has no embedding for.
+
+    Raises:
+        NsvdError: the ids come from a tokenizer with more entries than the model has.
+    """
+    rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if int(ids.max()) >= rows:
+        raise NsvdError(
+            f"tokenizer {tokenizer} gives the id {int(ids.max())}, but the model has {rows} "
+            "embeddings"
+        )
+
+
+def to_dtype(model: nn.Module, dtype: str) -> None:
+    """Cast the parameters in place.
+
+    Buffers keep theirs, as `from_pretrained` leaves them: rotary frequencies rounded to half
+    precision would change every number.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+
+
+def _from_pretrained(auto: Any, source: ModelSource, config: ModelConfig, **options: Any) -> Any:
+    try:
+        return on_hub(
+            source.name,
+            "model",
+            lambda: auto.from_pretrained(
+                source.name,
+                revision=source.commit or "main",
+                trust_remote_code=config.trust_remote_code,
+                **options,
+            ),
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise NsvdError(f"{config.name} cannot be loaded: {_advice(error, config)}") from error
+
+
+def _advice(error: Exception, config: ModelConfig) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "it brings code of its own; if you trust it: model.trust_remote_code=true"
+    if config.safetensors_only and ("safetensors" in text or "pytorch_model.bin" in text):
+        return (
+            "it has no safetensors weights; pickled ones can run code when they are read. If you "
+            "trust them: model.safetensors_only=false"
+        )
+    if "tokenizer" in text.lower() or "sentencepiece" in text or "tiktoken" in text:
+        return f"its tokenizer cannot be read; it needs a tokenizer.json. ({text})"
+    return text
+
+
+def _check_device(device: str) -> None:
+    if device != "cpu" and not torch.cuda.is_available():
+        raise NsvdError(
+            f"device={device}: the driver reports a GPU, but torch {torch.__version__} cannot use "
+            "it: use device=cpu, or a torch build for this driver"
+        )
+
+
+def _check_weights(folder: Path, config: ModelConfig) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if not pickled:
+        raise NsvdError(f"model folder {folder} has no weights (no *.safetensors)")
+    if config.safetensors_only:
+        raise NsvdError(
+            f"model folder {folder} has only pickled weights ({pickled[0]}), which can run code "
+            "when they are read. If you trust them: model.safetensors_only=false"
+        )
+
+
+def _check_loaded(name: str, info: dict[str, Any]) -> None:
+    """transformers fills what a checkpoint lacks with random numbers, and only prints about it."""
+    unexpected = [key for key in info["unexpected_keys"] if not key.endswith(RECOMPUTED)]
+    for kind, keys in (
+        ("lacks", info["missing_keys"]),
+        ("has, beyond what the architecture knows,", unexpected),
+        ("has in another shape", info["mismatched_keys"]),
+    ):
+        if keys:
+            listed = ", ".join(sorted(map(str, keys))[:3])
+            raise NsvdError(f"{name}: the checkpoint {kind} {listed} ({len(keys)} in all)")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load report and progress bar: what matters of them is checked and raised."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        transformers.logging.enable_progress_bar()

@@ -1,0 +1,67 @@
+"""What a number was made with: enough to see why two runs differ. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "safetensors")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, git commit and hardware.
+
+    Args:
+        device: `cpu` or `cuda...`.
+    """
+    return {
+        "nsvd_exp": metadata.version("nsvd_exp"),
+        "git": git_state(),
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "device": device,
+        "hardware": hardware(device),
+        "threads": sys.modules["torch"].get_num_threads(),
+    }
+
+
+def hardware(device: str) -> str:
+    """The name of the GPU, or of the processor."""
+    if device != "cpu":
+        return str(sys.modules["torch"].cuda.get_device_name(device))
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout this code runs from, and whether it has changes; None outside one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_memory(device: str) -> dict[str, int | None]:
+    """Bytes: the most this process held on the host, and of tensors on the GPU (None on a CPU)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    on_gpu = device != "cpu"
+    gpu = sys.modules["torch"].cuda.max_memory_allocated(device) if on_gpu else None
+    return {"host_bytes": host, "device_bytes": gpu}

@@ -1,0 +1,352 @@
+"""Where a model or a dataset comes from, and exactly which one it is. Imports no torch.
+
+A local folder or file is known by the SHA-256 of its content, a hub repository by its commit:
+branches and tags are resolved before anything is keyed by them. The same goes for `device=auto` and
+`dtype=auto`, so that whether a cell is done can be told without torch, transformers or a tokenizer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.fingerprint import file_digest, model_folder_digest
+from nsvd_exp.schema import DatasetConfig, ModelConfig, expand_path
+
+T = TypeVar("T")
+
+# HTTPError is the base class of whichever HTTP client this huggingface_hub is built on.
+NO_CONNECTION = (ConnectionError, TimeoutError, HTTPError)
+
+LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
+SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model at one exact state.
+
+    Attributes:
+        name: folder or hub id, as transformers takes it.
+        commit: of the hub repository; None for a folder.
+        identity: what keys are made of; holds no path.
+        config: its config.json.
+    """
+
+    name: str
+    commit: str | None
+    identity: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `name` is a folder."""
+        return self.commit is None
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """The rows of one split at one exact state.
+
+    Attributes:
+        path: the local file, or None for the hub.
+        commit: of the hub repository, or None for a local file.
+        identity: what keys are made of; holds no path.
+    """
+
+    path: Path | None
+    commit: str | None
+    identity: dict[str, Any]
+
+
+def on_hub(name: str, kind: str, call: Callable[[], T]) -> T:
+    """`call()`, with the hub's exceptions turned into messages.
+
+    Args:
+        name: repository id.
+        kind: `model` or `dataset`.
+    """
+    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
+    try:
+        return call()
+    except GatedRepoError:
+        raise NsvdError(
+            f"{kind} '{name}' is gated: accept its licence at {page}, make a token at "
+            "https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise NsvdError(
+            f"{kind} '{name}' is neither a local folder nor on the hub ({page}), or it is private: "
+            "check the name, or set HF_TOKEN"
+        ) from None
+    except RevisionNotFoundError:
+        raise NsvdError(f"{kind} '{name}' has no such revision: see {page}/tree/main") from None
+    except HFValidationError:
+        raise NsvdError(f"{kind} '{name}' is neither a local folder nor a hub id") from None
+    except LocalEntryNotFoundError:
+        raise _unreachable(name, kind) from None
+    except EntryNotFoundError as error:
+        raise NsvdError(f"{kind} '{name}': {str(error).splitlines()[0]}") from None
+    except HfHubHTTPError as error:
+        raise NsvdError(f"{kind} '{name}': the hub answered {error}") from None
+    except NO_CONNECTION:
+        raise _unreachable(name, kind) from None
+
+
+def _unreachable(name: str, kind: str) -> NsvdError:
+    local = "model.name=FOLDER" if kind == "model" else "data_dir=FOLDER"
+    return NsvdError(
+        f"{kind} '{name}' is no local folder, the hub cannot be reached, and it is not in the hub "
+        f"cache ({constants.HF_HUB_CACHE}): connect, or give a local copy with {local}"
+    )
+
+
+@functools.lru_cache
+def hub_commit(name: str, revision: str, kind: str) -> str:
+    """The commit that `revision` of a hub repository stands for, offline from the hub cache.
+
+    Raises:
+        NsvdError: no such repository or revision, gated, or out of reach and not in the cache.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    try:
+        info = huggingface_hub.HfApi().repo_info(
+            name, revision=revision, repo_type=kind, timeout=20
+        )
+        return str(info.sha)
+    except (HFValidationError, HfHubHTTPError) as error:
+        failure: Exception = error
+    except NO_CONNECTION as error:
+        folder = repo_folder_name(repo_id=name, repo_type=kind)
+        reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
+        if reference.is_file():
+            return reference.read_text().strip()
+        failure = error
+
+    def fail() -> str:
+        raise failure
+
+    return on_hub(name, kind, fail)
+
+
+def hub_file(name: str, file: str, commit: str, kind: str) -> Path:
+    """One file of a hub repository, downloaded or from the hub cache."""
+    return Path(
+        on_hub(
+            name,
+            kind,
+            lambda: huggingface_hub.hf_hub_download(name, file, revision=commit, repo_type=kind),
+        )
+    )
+
+
+def locate_model(name: str, revision: str = "main") -> ModelSource:
+    """The model folder, or else the hub repository, that `name` stands for.
+
+    Raises:
+        NsvdError: neither is there, or it has no config.json.
+    """
+    folder = Path(expand_path(name))
+    if folder.is_dir():
+        config_path = folder / "config.json"
+        if not config_path.is_file():
+            raise NsvdError(f"model folder {name} has no config.json")
+        identity = {"sha256": model_folder_digest(folder)}
+        return ModelSource(str(folder), None, identity, _read_json(config_path))
+    if name.startswith(("/", "./", "../", "~")):
+        raise NsvdError(f"there is no model folder {folder}")
+    commit = hub_commit(name, revision, "model")
+    config = _read_json(hub_file(name, "config.json", commit, "model"))
+    return ModelSource(name, commit, {"hub": name, "commit": commit}, config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise NsvdError(f"{path} is not JSON: {error}") from None
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config.json that describes the language model (multimodal ones nest it)."""
+    return dict(config.get("text_config") or config)
+
+
+def max_length(source: ModelSource, model: ModelConfig) -> int:
+    """Positions the model takes, in tokens.
+
+    Raises:
+        NsvdError: its config.json does not say, and neither does `model.max_length`.
+    """
+    config = _text_config(source.config)
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+    for value in (model.max_length, *(config.get(name) for name in names)):
+        if value:
+            return int(value)
+    raise NsvdError(f"config.json of {model.name} names no maximal length: give model.max_length=")
+
+
+def evaluation_length(asked: int | None, source: ModelSource, model: ModelConfig) -> int:
+    """Tokens a window: what was asked for, else the smaller of 2048 and what the model takes."""
+    limit = max_length(source, model)
+    return check_length("evaluation.length", min(2048, limit) if asked is None else asked, limit)
+
+
+def check_length(name: str, length: int, limit: int) -> int:
+    """`length`, if the model takes so many tokens.
+
+    Raises:
+        NsvdError: it does not.
+    """
+    if length > limit:
+        raise NsvdError(
+            f"{name}={length} is more than the {limit} positions the model takes: use {limit} or "
+            "less (model.max_length= if its config.json is wrong)"
+        )
+    return length
+
+
+def resolve_device(device: str) -> str:
+    """`auto` as `cuda` or `cpu`.
+
+    Raises:
+        NsvdError: CUDA is asked for where there is none.
+    """
+    if device == "auto":
+        return "cuda" if cuda_devices() else "cpu"
+    if device != "cpu" and not cuda_devices():
+        raise NsvdError(
+            f"device={device}, but there is no CUDA device here, or this torch is a CPU build: "
+            "use device=cpu, or install a CUDA build of torch"
+        )
+    index = int(device.removeprefix("cuda:")) if ":" in device else 0
+    if device != "cpu" and index >= cuda_devices():
+        raise NsvdError(
+            f"device={device}, but there are {cuda_devices()} CUDA devices, from cuda:0"
+        )
+    return device
+
+
+@functools.lru_cache
+def cuda_devices() -> int:
+    """How many CUDA devices torch will find: asked of the driver, without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return 0
+    version = Path(spec.origin).with_name("version.py")
+    if version.is_file() and re.search(r"^cuda.*= None$", version.read_text(), re.MULTILINE):
+        return 0
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    usable = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if usable else 0
+
+
+def resolve_dtype(dtype: str, device: str, source: ModelSource) -> str:
+    """`auto` as float32 on a CPU and the checkpoint's own dtype on CUDA.
+
+    Raises:
+        NsvdError: the checkpoint does not say which dtype it has.
+    """
+    if dtype != "auto":
+        return dtype
+    if device == "cpu":
+        return "float32"
+    for config in (source.config, _text_config(source.config)):
+        named = config.get("dtype") or config.get("torch_dtype")
+        if named:
+            return str(named).removeprefix("torch.")
+    if source.is_local:
+        for path in sorted(Path(source.name).glob("*.safetensors")):
+            return _safetensors_dtype(path)
+    raise NsvdError(f"config.json of {source.name} names no dtype: give dtype=float16, say")
+
+
+def _safetensors_dtype(path: Path) -> str:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    tensors = (value for name, value in header.items() if name != "__metadata__")
+    return SAFETENSORS_DTYPES[next(tensors)["dtype"]]
+
+
+def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> DatasetSource:
+    """The rows of `split`: the file under `data_dir`, else the hub repository.
+
+    Raises:
+        NsvdError: they are in neither place, or two local files claim to be them.
+    """
+    protocol = {
+        "document": dataset.document,
+        "join": dataset.join,
+        "rows": dataset.rows,
+        "split_special_tokens": dataset.split_special_tokens,
+    }
+    path = _local_file(dataset.name, split, data_dir)
+    if path is not None:
+        return DatasetSource(path, None, {**protocol, "sha256": file_digest(path)})
+    if split not in dataset.splits:
+        known = ", ".join(dataset.splits) or "none"
+        raise NsvdError(
+            f"dataset {dataset.name} has no split '{split}' on the hub (known: {known}), and "
+            f"{_local_place(dataset.name, split, data_dir)} is not there"
+        )
+    try:
+        commit = hub_commit(dataset.hub, dataset.revision, "dataset")
+    except NsvdError as error:
+        place = _local_place(dataset.name, split, data_dir)
+        raise NsvdError(f"dataset {dataset.name}: {place} is not there, and {error}") from None
+    identity = {
+        **protocol,
+        "hub": dataset.hub,
+        "config": dataset.config,
+        "commit": commit,
+        "files": list(dataset.files.get(split, [])),
+        "split": dataset.splits[split],
+    }
+    return DatasetSource(None, commit, identity)
+
+
+def _local_place(name: str, split: str, data_dir: str | None) -> str:
+    folder = "data_dir (not set)" if data_dir is None else expand_path(data_dir)
+    return f"{folder}/{name}/{split}.jsonl (.json, .parquet, .txt)"
+
+
+def _local_file(name: str, split: str, data_dir: str | None) -> Path | None:
+    if data_dir is None:
+        return None
+    root = Path(expand_path(data_dir))
+    if not root.is_dir():
+        raise NsvdError(f"data_dir={data_dir}: there is no folder {root}")
+    candidates = (root / name / f"{split}{suffix}" for suffix in LOCAL_SUFFIXES)
+    found = [path for path in candidates if path.is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise NsvdError(f"dataset {name}: both {names} are in {root / name}; keep one")
+    return found[0] if found else None
