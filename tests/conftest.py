@@ -1,0 +1,89 @@
+"""Fixtures: small random models made from their configs, a word tokenizer, the bundled default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before any library reads them: a missing name fails at once, in place of after retries.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from nsvd_exp.methods import Statistics
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"needs {SHARED}: small real models and real text"
+)
+
+COMMON = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDE = COMMON | {"intermediate_size": 48, "max_position_embeddings": 64}
+CONFIGS = {
+    "llama": lambda: transformers.LlamaConfig(**WIDE),
+    "llama_gqa": lambda: transformers.LlamaConfig(**WIDE, num_key_value_heads=2),
+    "mistral": lambda: transformers.MistralConfig(**WIDE, num_key_value_heads=2),
+    "qwen3": lambda: transformers.Qwen3Config(**WIDE, num_key_value_heads=2, head_dim=8),
+    "gemma": lambda: transformers.GemmaConfig(**WIDE, num_key_value_heads=1, head_dim=8),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**WIDE),
+    "opt": lambda: transformers.OPTConfig(
+        **COMMON, ffn_dim=48, max_position_embeddings=64, word_embed_proj_dim=32
+    ),
+}
+
+
+def make_model(name: str, seed: int = 0) -> transformers.PreTrainedModel:
+    """A random model of this architecture, in float32 and eval mode."""
+    torch.manual_seed(seed)
+    return transformers.AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+
+
+def make_tokenizer(words: int = 99) -> PreTrainedTokenizerFast:
+    """One token a word `w0`, `w1`, ...; adds no BOS; `<unk>` is special."""
+    vocabulary = {"<unk>": 0, "<s>": 1} | {f"w{i}": i for i in range(2, words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>")
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Saves a random model and its tokenizer: `model_folder('opt')`."""
+
+    def save(name: str = "llama", seed: int = 0) -> Path:
+        folder = tmp_path / f"{name}-{seed}"
+        make_model(name, seed).save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
+        return folder
+
+    return save
+
+
+def random_weight(m: int, n: int, seed: int = 0) -> torch.Tensor:
+    """(m, n), float64, with a decaying spectrum."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(m, n, generator=generator, dtype=torch.float64) * torch.logspace(
+        0, -1, n, dtype=torch.float64
+    )
+
+
+def random_inputs(n: int, tokens: int, seed: int = 1) -> torch.Tensor:
+    """X (n, tokens), float64: correlated channels of unequal size, with a mean."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(n, n, generator=generator, dtype=torch.float64) / n**0.5
+    X = torch.randn(n, tokens, generator=generator, dtype=torch.float64)
+    scales = torch.logspace(0.5, -0.5, n, dtype=torch.float64)[:, None]
+    return scales * (mix @ X + X + 0.3)
+
+
+def statistics_of(X: torch.Tensor) -> Statistics:
+    """The statistics of X (n, p), by their definitions."""
+    return Statistics(X @ X.T, X.abs().mean(1), X.mean(1), X.shape[1])
