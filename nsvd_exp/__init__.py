@@ -4,7 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# Before torch loads OpenMP: threads that wait sleep in place of spinning. Where another process uses
-# the same cores, spinning made small eigenproblems 200 times slower (benchmarks/README.md); where
-# nothing else runs it makes no difference.
+# Before torch loads OpenMP: threads that wait sleep in place of spinning. Where another process
+# uses the same cores, spinning made small eigenproblems 200 times slower (benchmarks/README.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

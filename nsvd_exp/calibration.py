@@ -23,24 +23,22 @@ from nsvd_exp.perplexity import in_batches
 from nsvd_exp.progress import Progress
 from nsvd_exp.store import write_atomically
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 class Accumulator:
-    """Running sums over the inputs of one layer.
+    """Running sums over the inputs of one layer, of the shape and dtype of the first input.
 
     Precision: half-precision inputs are multiplied as they are with float32 accumulation (their
-    products are exact in float32), float32 inputs in float32; the sums over batches are float64,
-    so that the number of batches does not show.
+    products are exact in float32) and summed over batches in float32, which halves the memory of
+    the Gram matrices; wider inputs are summed in float64. So are the means, always.
     """
 
-    def __init__(self, channels: int, device: torch.device) -> None:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        self.gram, self.abs_sum, self.sum = (
-            zeros(channels, channels),
-            zeros(channels),
-            zeros(channels),
-        )
+    def __init__(self, x: Tensor) -> None:
+        channels, half = x.shape[-1], x.dtype in HALF
+        dtype = torch.float32 if half else torch.float64
+        self.gram = torch.zeros(channels, channels, dtype=dtype, device=x.device)
+        self.abs_sum, self.sum = torch.zeros(2, channels, dtype=torch.float64, device=x.device)
         self.tokens = 0
 
     def add(self, x: Tensor) -> None:
@@ -63,7 +61,7 @@ class Accumulator:
 
 def gram(x: Tensor) -> Tensor:
     """xᵀx (n, n) of x (p, n), in float32 for half precision, else in the dtype of x."""
-    if x.dtype in (torch.float16, torch.bfloat16):
+    if x.dtype in HALF:
         if x.is_cuda:
             return torch.mm(x.T, x, out_dtype=torch.float32)
         x = x.float()
@@ -112,7 +110,7 @@ class InputWatcher:
                 )
             if leader == name:
                 if name not in self.accumulators:
-                    self.accumulators[name] = Accumulator(x.shape[-1], x.device)
+                    self.accumulators[name] = Accumulator(x)
                 self.accumulators[name].add(x)
 
         return hook

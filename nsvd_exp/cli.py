@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0 if every cell is done."""
     register()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR")
     # Hydra then hands its exceptions over, in place of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -69,13 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         entry(job)()
         return 0
     except (NsvdError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+        if wants_traceback == "1":
             raise
         report_error(error)
         return 2
     except KeyboardInterrupt:
         display.stderr().print("interrupted; what was measured is kept, the same command goes on")
         return 130
+    finally:
+        if wants_traceback is None:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def report_error(error: Exception) -> None:

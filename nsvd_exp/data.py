@@ -99,23 +99,31 @@ def _json_rows(path: Path) -> Iterator[Row]:
 
 
 def _hub_rows(dataset: DatasetConfig, split: str, source: DatasetSource) -> Iterator[Row]:
-    files = dataset.files.get(split, [])
     assert source.commit is not None
+    names = dataset.files.get(split, [])
+    try:
+        files = [hub_file(dataset.hub, name, source.commit, "dataset") for name in names]
+    except NsvdError as error:
+        message = f"dataset {dataset.name}: {source.sought} is not there, and {error}"
+        raise NsvdError(message) from None
     for file in files:
-        yield from read_rows(hub_file(dataset.hub, file, source.commit, "dataset"))
+        yield from read_rows(file)
     if not files:
-        yield from _load_split(dataset, dataset.splits[split], source.commit)
+        yield from _load_split(dataset, dataset.splits[split], source)
 
 
-def _load_split(dataset: DatasetConfig, split: str, commit: str) -> Iterator[Row]:
+def _load_split(dataset: DatasetConfig, split: str, source: DatasetSource) -> Iterator[Row]:
     """A hub dataset that names no files: its own splits, as the `datasets` library reads them."""
     import datasets
 
     try:
-        rows = datasets.load_dataset(dataset.hub, dataset.config, split=split, revision=commit)
+        rows = datasets.load_dataset(
+            dataset.hub, dataset.config, split=split, revision=source.commit
+        )
     except (ValueError, RuntimeError, OSError) as error:
         raise NsvdError(
-            f"dataset {dataset.name}: {dataset.hub} cannot be loaded: {error}. If it has a "
+            f"dataset {dataset.name}: {source.sought} is not there, and {dataset.hub} cannot be "
+            f"loaded: {error}. If it has a "
             "loading script, name its parquet files in conf/dataset (files:, and revision: "
             "refs/convert/parquet)"
         ) from None

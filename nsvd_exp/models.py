@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
@@ -42,6 +44,7 @@ def load_model(
             dtype=getattr(torch, dtype),
             use_safetensors=True if config.safetensors_only else None,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they stand in the info then, and are an error below
         )
     _check_loaded(config.name, info)
     # A model made from a config is in training mode; one that is loaded is not. Say so either way.
@@ -59,13 +62,13 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
         NsvdError: its files are missing or cannot be read.
     """
     with _quiet():
-        tokenizer = _from_pretrained(transformers.AutoTokenizer, source, config)
+        tokenizer = _from_pretrained(transformers.AutoTokenizer, source, config, **config.tokenizer)
     if len(tokenizer) == 0:
         raise NsvdError(f"{config.name}: its tokenizer has no vocabulary; are all files there?")
     return tokenizer
 
 
-def check_vocabulary(model: nn.Module, ids: torch.Tensor, tokenizer: str) -> None:
+def check_vocabulary(model: nn.Module, ids: torch.Tensor) -> None:
     """Refuse ids that the model has no embedding for.
 
     Raises:
@@ -74,8 +77,8 @@ def check_vocabulary(model: nn.Module, ids: torch.Tensor, tokenizer: str) -> Non
     rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if int(ids.max()) >= rows:
         raise NsvdError(
-            f"tokenizer {tokenizer} gives the id {int(ids.max())}, but the model has {rows} "
-            "embeddings"
+            f"the tokenizer gives the id {int(ids.max())}, but the model has {rows} embeddings: "
+            "they do not belong together"
         )
 
 
@@ -101,23 +104,26 @@ def _from_pretrained(auto: Any, source: ModelSource, config: ModelConfig, **opti
                 **options,
             ),
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
-        raise NsvdError(f"{config.name} cannot be loaded: {_advice(error, config)}") from error
+    except (NsvdError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged file makes it raise anything; the cause is kept
+        advice = _advice(error, auto is transformers.AutoTokenizer, source, config)
+        raise NsvdError(f"{config.name} cannot be loaded: {advice}") from error
 
 
-def _advice(error: Exception, config: ModelConfig) -> str:
-    text = " ".join(str(error).split())
+def _advice(error: Exception, is_tokenizer: bool, source: ModelSource, config: ModelConfig) -> str:
+    text = textwrap.shorten(str(error), 400, placeholder=" ...") or type(error).__name__
     if "trust_remote_code" in text:
         return "it brings code of its own; if you trust it: model.trust_remote_code=true"
-    if config.safetensors_only and ("safetensors" in text or "pytorch_model.bin" in text):
+    if is_tokenizer:
+        return f"its tokenizer cannot be read; it needs a sound tokenizer.json. ({text})"
+    if isinstance(error, SafetensorError):
+        return f"its weights are damaged, or were not copied to their end: get them again. ({text})"
+    if config.safetensors_only and not source.is_local and "safetensors" in text:
         return (
             "it has no safetensors weights; pickled ones can run code when they are read. If you "
             "trust them: model.safetensors_only=false"
         )
-    if "tokenizer" in text.lower() or "sentencepiece" in text or "tiktoken" in text:
-        return f"its tokenizer cannot be read; it needs a tokenizer.json. ({text})"
     return text
 
 

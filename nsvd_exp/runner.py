@@ -158,6 +158,13 @@ def _describe(error: Exception) -> dict[str, str]:
 
 def _work(plan: Plan, result: Result, stopwatch: Stopwatch, observer: Observer) -> None:
     with stopwatch("load"):
+        # Text before weights: a dataset that is not there should not cost a calibration first.
+        known = _loaded.tokens if _loaded and _loaded.key == _model_key(plan) else {}
+        texts = {
+            number.key: text_of(number.dataset, "test", number.source)
+            for number in plan.missing(result)
+            if number.key not in known
+        }
         loaded = _load(plan)
     with ExitStack() as stack:
         if plan.config.method.compresses:
@@ -168,7 +175,8 @@ def _work(plan: Plan, result: Result, stopwatch: Stopwatch, observer: Observer) 
             to_dtype(loaded.model, plan.evaluation_dtype)
         for number in plan.missing(result):
             with stopwatch("evaluate"):
-                measured = _measure(plan, number, loaded, observer)
+                tokens = _tokens(plan, number, texts, loaded)
+                measured = _measure(plan, number, tokens, loaded, observer)
             put_number(result, measured)
             plan.cell.write(result)
 
@@ -197,9 +205,13 @@ def _compress(
     result["achieved_ratio"] = _achieved(table, dense_count, loaded.model)
 
 
+def _model_key(plan: Plan) -> str:
+    return digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
+
+
 def _load(plan: Plan) -> LoadedModel:
     global _loaded
-    key = digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
+    key = _model_key(plan)
     if _loaded is None or _loaded.key != key:
         release_model()
         config = plan.config.model
@@ -222,7 +234,7 @@ def _calibration(
             except DAMAGED as error:
                 log.warning("calibration statistics %s are damaged (%s): made again", path, error)
         samples = _samples(plan, plan.calibration, loaded)
-        check_vocabulary(loaded.model, samples.ids, str(plan.config.calibration.tokenizer))
+        check_vocabulary(loaded.model, samples.ids)
         batch, progress = plan.config.calibration.batch, observer.progress("calibrate")
         statistics = calibrate(loaded.model, layers, samples.ids, batch, progress)
         calibration = Calibration(statistics, _record(plan, samples))
@@ -328,18 +340,24 @@ def _achieved(
     }
 
 
+def _tokens(
+    plan: Plan, number: PlannedNumber, texts: dict[str, str], loaded: LoadedModel
+) -> Tokens:
+    if number.key not in loaded.tokens:
+        text, cap = texts[number.key], plan.config.evaluation.max_windows
+        loaded.tokens[number.key] = windows(
+            loaded.tokenizer, text, number.dataset, plan.length, cap
+        )
+    return loaded.tokens[number.key]
+
+
 def _measure(
-    plan: Plan, number: PlannedNumber, loaded: LoadedModel, observer: Observer
+    plan: Plan, number: PlannedNumber, tokens: Tokens, loaded: LoadedModel, observer: Observer
 ) -> dict[str, Any]:
     """The perplexity of one dataset, with all that is kept beside it."""
-    name, key = number.dataset.name, number.key
+    name = number.dataset.name
     start = time.perf_counter()
-    if key not in loaded.tokens:
-        text = text_of(number.dataset, "test", number.source)
-        cap = plan.config.evaluation.max_windows
-        loaded.tokens[key] = windows(loaded.tokenizer, text, number.dataset, plan.length, cap)
-    tokens = loaded.tokens[key]
-    check_vocabulary(loaded.model, tokens.ids, public_name(plan.model))
+    check_vocabulary(loaded.model, tokens.ids)
     progress = observer.progress(name)
     try:
         nll = window_nll(loaded.model, tokens.ids, plan.config.evaluation.batch, progress)
@@ -349,7 +367,7 @@ def _measure(
     predicted = count * (length - 1)
     return {
         "dataset": name,
-        "key": key,
+        "key": number.key,
         "identity": number.identity,
         "perplexity": perplexity(math.fsum(nll), predicted),
         "nll": math.fsum(nll),

@@ -75,11 +75,13 @@ class DatasetSource:
         path: the local file, or None for the hub.
         commit: of the hub repository, or None for a local file.
         identity: what keys are made of; holds no path.
+        sought: for messages: the local place where the rows were looked for first.
     """
 
     path: Path | None
     commit: str | None
     identity: dict[str, Any]
+    sought: str
 
 
 def on_hub(name: str, kind: str, call: Callable[[], T]) -> T:
@@ -308,20 +310,20 @@ def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> 
         "rows": dataset.rows,
         "split_special_tokens": dataset.split_special_tokens,
     }
+    sought = _local_place(dataset.name, split, data_dir)
     path = _local_file(dataset.name, split, data_dir)
     if path is not None:
-        return DatasetSource(path, None, {**protocol, "sha256": file_digest(path)})
+        return DatasetSource(path, None, {**protocol, "sha256": file_digest(path)}, sought)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits) or "none"
         raise NsvdError(
             f"dataset {dataset.name} has no split '{split}' on the hub (known: {known}), and "
-            f"{_local_place(dataset.name, split, data_dir)} is not there"
+            f"{sought} is not there"
         )
     try:
         commit = hub_commit(dataset.hub, dataset.revision, "dataset")
     except NsvdError as error:
-        place = _local_place(dataset.name, split, data_dir)
-        raise NsvdError(f"dataset {dataset.name}: {place} is not there, and {error}") from None
+        raise NsvdError(f"dataset {dataset.name}: {sought} is not there, and {error}") from None
     identity = {
         **protocol,
         "hub": dataset.hub,
@@ -330,7 +332,7 @@ def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> 
         "files": list(dataset.files.get(split, [])),
         "split": dataset.splits[split],
     }
-    return DatasetSource(None, commit, identity)
+    return DatasetSource(None, commit, identity, sought)
 
 
 def _local_place(name: str, split: str, data_dir: str | None) -> str:

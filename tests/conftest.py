@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +13,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hydra
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from nsvd_exp.cli import conf_dir, normalise
 from nsvd_exp.methods import Statistics
+from nsvd_exp.schema import Config, register, typed_config
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -52,6 +57,53 @@ def make_tokenizer(words: int = 99) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>")
+
+
+def compose(*overrides: str) -> Config:
+    """The typed configuration of a command line."""
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return typed_config(hydra.compose("config", [normalise(o) for o in overrides]))
+
+
+def words(count: int, seed: int = 0) -> str:
+    """Random words of `make_tokenizer`."""
+    generator = random.Random(seed)
+    return " ".join(f"w{generator.randint(2, 98)}" for _ in range(count))
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A local mirror of three sets of random words: wikitext2 (train and test), ptb, c4."""
+    folder = tmp_path / "data"
+    for seed, name in enumerate(("wikitext2/train", "wikitext2/test", "ptb/test", "c4/test")):
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"text": words(40, seed=1000 * seed + row)} for row in range(60)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path, data_dir: Path, model_folder: Callable[..., Path]
+) -> Callable[..., list[str]]:
+    """Arguments of a small run on a random model: `settings('opt')`."""
+
+    def arguments(name: str = "llama") -> list[str]:
+        return [
+            "model=hf",
+            f"model.name={model_folder(name)}",
+            f"data_dir={data_dir}",
+            f"results_dir={tmp_path / 'results'}",
+            "dataset=[wikitext2,ptb,c4]",
+            "calibration.samples=12",
+            "calibration.length=24",
+            "evaluation.length=32",
+            "evaluation.max_windows=6",
+        ]
+
+    return arguments
 
 
 @pytest.fixture

@@ -1,0 +1,296 @@
+"""The command line as a user types it: one cell, grids, interruptions, and everything mistyped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import words
+
+from nsvd_exp.cli import conf_dir, main, normalise
+from nsvd_exp.store import read_all
+
+Settings = Callable[..., list[str]]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of the command line, in this process."""
+    capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def cells_of(arguments: list[str]) -> list[dict]:  # type: ignore[type-arg]
+    """What is stored under the results_dir of these arguments."""
+    results_dir = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
+    return list(read_all(Path(results_dir)))
+
+
+def test_one_cell_is_shown_beside_the_dense_model(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = settings()
+    code, out, err = run_main(capsys, *arguments)
+    assert code == 0, err
+    dense, nsvd = sorted(cells_of(arguments), key=lambda r: r["method"])
+    assert (dense["method"], nsvd["method"]) == ("dense", "nsvd_i")
+    for title, name in (("WikiText-2", "wikitext2"), ("PTB", "ptb"), ("C4", "c4")):
+        (line,) = [line for line in out.splitlines() if f" {title} " in line]
+        values = [r["datasets"][name]["perplexity"] for r in (dense, nsvd)]
+        assert re.findall(r"\d+\.\d+", line)[:2] == [f"{v:.2f}" for v in values]
+        assert f"{values[1] / values[0]:.2f}" in line
+    assert f"{nsvd['achieved_ratio']['layers']:.2%} of the compressed layers" in out
+    code, out, _ = run_main(capsys, *arguments)
+    assert code == 0
+    assert "already done" in out
+
+
+def test_a_grid_does_each_cell_once_and_says_what_was_there(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "method=dense,svd,nsvd_i", "ratio=0.3,0.5"]
+    code, out, err = run_main(capsys, *arguments, "-m")
+    assert code == 0, err
+    assert "5 done, 1 skipped" in out  # dense has no ratio
+    assert len(cells_of(arguments)) == 5
+    before = cells_of(arguments)
+    code, out, _ = run_main(capsys, "-m", *arguments, "k1=0.95,0.5")
+    assert "1 done" not in out
+    assert "2 done, 10 skipped" in out  # two new k1 of nsvd_i; the others have none
+    assert [r for r in cells_of(arguments) if r in before] == before
+
+
+def test_datasets_are_an_axis_of_a_grid(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = settings()
+    arguments.remove("dataset=[wikitext2,ptb,c4]")
+    code, out, err = run_main(capsys, "-m", *arguments, "datasets=ptb,c4", "method=svd")
+    assert code == 0, err
+    assert "2 done" in out
+    (cell,) = cells_of(arguments)
+    assert set(cell["datasets"]) == {"ptb", "c4"}
+    code, out, _ = run_main(capsys, "-m", *arguments, "dataset=[ptb],[ptb,wikitext2]", "method=svd")
+    assert "1 done, 1 skipped" in out
+
+
+def test_a_failed_cell_does_not_stop_the_grid(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "method=svd", "ratio=0.3,0.995,0.5"]
+    code, out, err = run_main(capsys, "-m", *arguments)
+    assert code == 1
+    assert "2 done, 1 failed" in out
+    assert "ratio=0.995 leaves no rank for a 32 x 32 weight" in err
+    by_ratio = {r["ratio"]: r for r in cells_of(arguments)}
+    assert by_ratio[0.995]["status"] == "failed"
+    assert "Traceback" in by_ratio[0.995]["error"]["traceback"]
+    assert by_ratio[0.5]["status"] == "done"
+
+
+def test_nothing_is_written_outside_of_results_dir(
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work, home = tmp_path / "work", tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RUNS", "runs")
+    arguments = [a for a in settings() if not a.startswith("results_dir")]
+    for given, place in (
+        ("results_dir=~/my $RUNS/é", home / "my runs" / "é"),
+        ("results_dir=relative/place", work / "relative" / "place"),
+    ):
+        code, _, err = run_main(capsys, *arguments, "dataset=[ptb]", "method=svd", given)
+        assert code == 0, err
+        assert {path.name for path in place.iterdir()} == {"cells", "hydra"}
+    assert [path.name for path in work.iterdir()] == ["relative"]
+    assert [path.name for path in home.iterdir()] == ["my runs"]
+
+
+BAD_INPUT = {
+    "method=nsvd": "unknown method 'nsvd'. Did you mean svd or nsvd_i",
+    "model=lama_7b": "unknown model 'lama_7b'. Did you mean llama_7b",
+    "dataset=[wikitext,ptb]": "unknown dataset 'wikitext'. Did you mean wikitext2",
+    "calibration.dataset=c5": "unknown dataset 'c5'. Did you mean c4",
+    "method=[svd,asvd_i]": "expected one name",
+    "dataset=null": "expected a name",
+    "dataset=[]": "expected a name",
+    "rato=0.3": "unknown setting 'rato'. Did you mean ratio",
+    "calibration.sample=3": "Did you mean calibration.samples",
+    "ratio=0": "ratio=0.0: expected 0 < ratio < 1",
+    "ratio=1": "ratio=1.0: expected 0 < ratio < 1",
+    "ratio=much": "could not be converted to Float",
+    "k1=1.2": "k1=1.2: expected 0 < k1 <= 1",
+    "dataset=[ptb": "A list is written [a,b]",
+    "dataset=ptb,c4": "a grid is written with -m",
+    "device=tpu": "expected auto, cpu, cuda or cuda:N",
+    "dtype=int8": "unknown dtype 'int8'",
+    "solver=exact": "unknown solver 'exact'",
+    "evaluation.batch=0": "expected auto, or a whole number > 0",
+    "evaluation.length=65": "is more than the 64 positions the model takes",
+    "calibration.length=65": "is more than the 64 positions the model takes",
+    "calibration.dataset=c4": "c4/train.jsonl (.json, .parquet, .txt) is not there, and dataset",
+    "model.skip=[nothing]": "'nothing' matches no layer",
+    "model.name=/no/such/folder": "there is no model folder",
+    "model.name=some-body/some-model": "the hub cannot be reached",
+    "dataset=[snips]": "snips/test.jsonl (.json, .parquet, .txt) is not there, and dataset",
+    "dataset=[cmrc_cn]": "cmrc_cn/test.jsonl (.json, .parquet, .txt) is not there, and dataset",
+    "data_dir=/no/such/folder": "there is no folder",
+    "device=cuda": "there is no CUDA device here",
+    "method=svd method.reading=scalar": "only asvd_iii has readings",
+    "method.whitening=choleski": "unknown whitening 'choleski'. Did you mean cholesky",
+}
+
+
+@pytest.mark.parametrize(("typed", "message"), BAD_INPUT.items())
+def test_bad_input_is_one_clear_message(
+    settings: Settings, capsys: pytest.CaptureFixture[str], typed: str, message: str
+) -> None:
+    arguments = settings()
+    code, out, err = run_main(capsys, *arguments, *typed.split(" "))
+    assert code in (1, 2)
+    assert message in err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    assert out == ""
+    assert not [r for r in cells_of(arguments) if r["status"] == "done" and r["method"] != "dense"]
+
+
+def test_a_bad_value_anywhere_in_a_grid_stops_it_before_the_first_job(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = settings()
+    for grid in ("ratio=0.3,1.5", "method=svd,nsvd_x"):
+        code, out, err = run_main(capsys, "-m", *arguments, grid)
+        assert code == 2
+        assert "1.5" in err or "nsvd_x" in err
+        assert out == ""
+    assert cells_of(arguments) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        ("datasets=[a,b]", "dataset=[a,b]"),
+        ("calibration.dataset=c4", "dataset@calibration.dataset=c4"),
+        ("-m", "-m"),
+        ("ratio=0.1,0.2", "ratio=0.1,0.2"),
+        ("+experiment=smoke", "+experiment=smoke"),
+        ("results_dir=a/b-c.d", "results_dir=a/b-c.d"),
+        ("results_dir=a b", 'results_dir="a b"'),
+        ("results_dir='a b'", "results_dir='a b'"),
+        ("results_dir=${oc.env:X}/y", "results_dir=${oc.env:X}/y"),
+        ("model.name=a/b,c/d", "model.name=a/b,c/d"),
+    ],
+)
+def test_arguments_are_put_as_hydra_takes_them(typed: str, given: str) -> None:
+    assert normalise(typed) == given
+
+
+def test_help_and_configuration_are_there_to_read(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_main(capsys, "--help")
+    assert code == 0
+    for name in ("nsvd_i", "llama_7b", "alpaca_eval_jp", "evaluation.", "results_dir"):
+        assert name in out
+    assert max(map(len, out.splitlines())) <= 120
+    code, out, _ = run_main(capsys, "--cfg", "job", "method=asvd_iii")
+    assert code == 0
+    assert "reading: scalar" in out
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "nsvd_exp", *arguments]
+
+
+def test_a_killed_cell_goes_on_where_it_stopped(settings: Settings, tmp_path: Path) -> None:
+    """SIGKILL while it evaluates; the same command does the rest and measures nothing twice."""
+    arguments = [*settings(), "method=dense", "evaluation.max_windows=null", "evaluation.batch=1"]
+    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(400_000)}) + "\n")
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (cells_of(arguments) and cells_of(arguments)[0]["datasets"]):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (left,) = cells_of(arguments)
+    assert left["status"] == "partial"
+    assert set(left["datasets"]) == {"wikitext2"}
+    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(400)}) + "\n")
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (result,) = cells_of(arguments)
+    assert result["status"] == "done"
+    assert result["datasets"]["wikitext2"] == left["datasets"]["wikitext2"]
+
+
+def test_it_runs_from_anywhere_and_deciding_that_all_is_done_imports_no_torch(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    assert run_main(capsys, *arguments)[0] == 0
+    program = (
+        "import sys; from nsvd_exp.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, check=True, cwd=elsewhere,
+    )  # fmt: skip
+    assert "already done" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path) -> None:
+    """Unpacked somewhere else and run from there, with nothing of the checkout in reach."""
+    pytest.importorskip("hatchling", reason="builds the wheel; part of the dev extra")
+    build = (
+        "import sys; from hatchling.builders.wheel import WheelBuilder as Builder; "
+        "next(Builder(sys.argv[1]).build(directory=sys.argv[2]))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", build, str(REPOSITORY), str(tmp_path)],
+        check=True, cwd=REPOSITORY, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
+    program = (
+        "import sys, nsvd_exp.cli as c; print(c.__file__, c.conf_dir()); "
+        "sys.exit(c.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "dataset=[snips]", "evaluation.max_windows=1"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{site}/nsvd_exp/cli.py {site}/nsvd_exp/conf")
+    assert "SNIPS" in done.stdout
+
+
+def test_conf_is_at_the_top_level() -> None:
+    assert conf_dir() == REPOSITORY / "conf"

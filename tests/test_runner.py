@@ -1,0 +1,357 @@
+"""A whole cell: against a hand-made one, interrupted, failed, widened, resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import compose, make_tokenizer
+from test_calibration import inputs_by_hand
+from transformers import AutoModelForCausalLM
+
+from nsvd_exp import runner
+from nsvd_exp.cells import plan_cell
+from nsvd_exp.data import calibration_samples, text_of, windows
+from nsvd_exp.layers import find_linears
+from nsvd_exp.linalg import rank_for_ratio, split_rank
+from nsvd_exp.runner import release_model, run_cell
+from nsvd_exp.store import Result
+
+Settings = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> Iterator[None]:
+    """No model is left over from another test."""
+    release_model()
+    yield
+    release_model()
+
+
+def run(*overrides: str) -> Result:
+    return run_cell(plan_cell(compose(*overrides)))
+
+
+def best(A: torch.Tensor, k: int) -> torch.Tensor:
+    """trunc_k(A)."""
+    U, s, Vh = torch.linalg.svd(A, full_matrices=False)
+    return (U[:, :k] * s[:k]) @ Vh[:k]
+
+
+def papers_weight(method: str, W: torch.Tensor, X: torch.Tensor, k: int, k1: float) -> torch.Tensor:
+    """Ŵ by the paper's own words: S, its inverse, truncated SVDs. X is (n, p)."""
+    first, _ = split_rank(k, k1) if method.startswith("nsvd") else (k, 0)
+    values, P = torch.linalg.eigh(X @ X.T)
+    S = {
+        "svd": torch.eye(len(X), dtype=X.dtype),
+        "asvd_0": torch.diag(X.abs().mean(1)),
+        "asvd_ii": P * values.sqrt(),
+        "nsvd_ii": P * values.sqrt(),
+    }.get(method)
+    if S is None:
+        S = torch.linalg.cholesky(X @ X.T)
+    stage_one = best(W @ S, first) @ torch.linalg.inv(S)
+    return stage_one + best(W - stage_one, k - first) if first < k else stage_one
+
+
+def cell_by_hand(settings: list[str], method: str) -> dict[str, float]:
+    """The perplexities of a cell, from the definitions: float64, weights overwritten in place."""
+    plan = plan_cell(compose(*settings, f"method={method}", "ratio=0.4", "k1=0.7"))
+    model = AutoModelForCausalLM.from_pretrained(plan.model.name).eval()
+    tokenizer, config = make_tokenizer(), plan.config
+    if plan.calibration is not None:
+        text = text_of(config.calibration.dataset, "train", plan.calibration.source)
+        samples = calibration_samples(tokenizer, text, config.calibration).ids
+        inputs = inputs_by_hand(model, samples)
+    for name, layer in find_linears(model, []).items():
+        W = layer.weight.data.double()
+        X = inputs[name].double().T if plan.calibration else W.new_ones(W.shape[1], 1)
+        k = rank_for_ratio(*W.shape, 0.4)
+        layer.weight.data = papers_weight(method, W, X, k, 0.7).float()
+    perplexities = {}
+    for number in plan.numbers:
+        text = text_of(number.dataset, "test", number.source)
+        losses = []
+        for window in windows(tokenizer, text, number.dataset, 32, 6).ids:
+            with torch.no_grad():
+                losses.append(float(model(input_ids=window[None], labels=window[None]).loss))
+        perplexities[number.dataset.name] = math.exp(math.fsum(losses) / len(losses))
+    return perplexities
+
+
+@pytest.mark.parametrize("solver", ["basis", "paper"])
+@pytest.mark.parametrize("method", ["svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii"])
+def test_a_cell_is_what_the_paper_says(settings: Settings, method: str, solver: str) -> None:
+    arguments = settings("llama_gqa")
+    result = run(*arguments, f"method={method}", "ratio=0.4", "k1=0.7", f"solver={solver}")
+    assert result["status"] == "done", result["error"]
+    expected = cell_by_hand(arguments, method)
+    measured = {name: number["perplexity"] for name, number in result["datasets"].items()}
+    assert measured == pytest.approx(expected, rel=1e-4)
+
+
+def test_dense_is_the_model_as_it_is(settings: Settings) -> None:
+    arguments = settings()
+    result = run(*arguments, "method=dense")
+    plan = plan_cell(compose(*arguments, "method=dense"))
+    model = AutoModelForCausalLM.from_pretrained(plan.model.name).eval()
+    for number in plan.numbers:
+        stored = result["datasets"][number.dataset.name]
+        text = text_of(number.dataset, "test", number.source)
+        ids = windows(make_tokenizer(), text, number.dataset, 32, 6).ids
+        with torch.no_grad():
+            losses = [float(model(input_ids=w[None], labels=w[None]).loss) for w in ids]
+        assert stored["perplexity"] == pytest.approx(math.exp(math.fsum(losses) / 6), rel=1e-5)
+        assert stored["tokens"] == 6 * 31
+        assert stored["nll"] == pytest.approx(31 * math.fsum(losses), rel=1e-5)
+        assert stored["window_nll"] == pytest.approx([31 * loss for loss in losses], rel=1e-5)
+    assert result["ratio"] is result["k1"] is result["solver"] is result["calibration"] is None
+
+
+@pytest.mark.parametrize(("nested", "parent"), [("nsvd_i", "asvd_i"), ("nid_ii", "asvd_ii")])
+def test_k1_of_one_measures_what_the_parent_measures(
+    settings: Settings, nested: str, parent: str
+) -> None:
+    arguments = settings()
+    a = run(*arguments, f"method={nested}", "k1=1")
+    b = run(*arguments, f"method={parent}")
+    for name, number in a["datasets"].items():
+        assert number["nll"] == b["datasets"][name]["nll"]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "opt", "gpt_neox", "gemma"])
+@pytest.mark.parametrize("method", ["svd", "asvd_iii", "nsvd_i", "nid_i"])
+def test_the_achieved_ratio_keeps_the_budget(
+    settings: Settings, architecture: str, method: str
+) -> None:
+    result = run(*settings(architecture), f"method={method}", "ratio=0.3", "dataset=[ptb]")
+    assert result["status"] == "done", result["error"]
+    table = result["layers"]
+    kept = sum(row["k"] * (row["m"] + row["n"]) for row in table)
+    assert result["achieved_ratio"]["layers"] == 1 - kept / sum(r["m"] * r["n"] for r in table)
+    assert 0.3 <= result["achieved_ratio"]["layers"] < 0.4
+    assert 0 < result["achieved_ratio"]["model"] < result["achieved_ratio"]["layers"]
+    for row in table:
+        assert row["k"] == rank_for_ratio(row["m"], row["n"], 0.3)
+        if method in ("nsvd_i", "nid_i"):
+            assert row["k1"] == split_rank(row["k"], 0.95)[0]
+        assert 0 < row["weight_loss"] < 1
+        assert (row["activation_loss"] is None) == (method == "svd")
+
+
+def test_an_interrupted_cell_goes_on_with_the_datasets_it_lacks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = settings()
+    real, calls = runner.window_nll, []
+
+    def interrupted(*args: Any) -> list[float]:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(runner, "window_nll", interrupted)
+    plan = plan_cell(compose(*arguments))
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(plan)
+    left = plan.cell.read()
+    assert left is not None
+    assert left["status"] == "partial"
+    assert list(left["datasets"]) == ["wikitext2"]
+    assert not plan.is_done(left)
+
+    result = run_cell(plan)
+    assert result["status"] == "done"
+    assert list(result["datasets"]) == ["wikitext2", "ptb", "c4"]
+    assert result["datasets"]["wikitext2"] == left["datasets"]["wikitext2"]
+    assert len(calls) == 4  # one and a broken one before, two now
+
+
+def test_a_failed_cell_keeps_its_traceback_and_its_numbers_and_can_be_done_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = settings()
+    real = runner.window_nll
+    calls = iter(range(10))
+
+    def broken(*args: Any) -> list[float]:
+        if next(calls) == 1:
+            raise RuntimeError("a cosmic ray")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "window_nll", broken)
+        result = run(*arguments)
+    assert result["status"] == "failed"
+    assert result["error"]["type"] == "RuntimeError"
+    assert result["error"]["message"] == "a cosmic ray"
+    assert "in broken" in result["error"]["traceback"]
+    assert list(result["datasets"]) == ["wikitext2"]
+    again = run(*arguments)
+    assert again["status"] == "done"
+    assert again["error"] is None
+    assert len(again["datasets"]) == 3
+
+
+def test_a_failure_leaves_the_next_cell_a_dense_model(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cell that breaks while its two-factor layers are in the model does not leave them there."""
+    arguments = [*settings(), "dataset=[ptb]"]
+
+    def broken(*_: Any) -> list[float]:
+        raise RuntimeError("a cosmic ray")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "window_nll", broken)
+        assert run(*arguments)["status"] == "failed"
+    after = run(*arguments, "method=dense")
+    release_model()
+    fresh = run(*arguments, "method=dense", f"results_dir={tmp_path / 'other'}")
+    assert after["datasets"]["ptb"]["nll"] == fresh["datasets"]["ptb"]["nll"]
+
+
+def test_a_wider_run_adds_and_another_protocol_keeps_both(settings: Settings) -> None:
+    arguments = settings()
+    first = run(*arguments, "dataset=[ptb]")
+    wider = run(*arguments, "dataset=[ptb,c4]")
+    assert list(wider["datasets"]) == ["ptb", "c4"]
+    assert wider["datasets"]["ptb"] == first["datasets"]["ptb"]
+    shorter = run(*arguments, "dataset=[ptb]", "evaluation.length=16")
+    assert shorter["key"] == first["key"]
+    assert shorter["datasets"]["ptb"]["length"] == 16
+    assert shorter["earlier"] == [first["datasets"]["ptb"]]
+    # And back: nothing is measured again.
+    assert plan_cell(compose(*arguments, "dataset=[ptb]")).is_done(shorter)
+
+
+def test_statistics_are_made_once_and_read_by_other_cells(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    real, calls = runner.calibrate, []
+    monkeypatch.setattr(runner, "calibrate", lambda *args: calls.append(0) or real(*args))
+    first = run(*arguments, "method=asvd_i")
+    run(*arguments, "method=nsvd_i", "ratio=0.5")
+    release_model()
+    second = run(*arguments, "method=asvd_0")
+    assert len(calls) == 1
+    assert second["calibration"] == first["calibration"]
+    assert first["calibration"]["samples"] == 12
+    assert first["calibration"]["tokens"] == 12 * 24
+    run(*arguments, "method=asvd_i", "calibration.seed=4")
+    assert len(calls) == 2
+    run(*arguments, "method=svd")
+    assert len(calls) == 2
+    assert len(list((tmp_path / "results/cache/calibration").glob("*.safetensors"))) == 2
+
+
+def test_damaged_statistics_are_made_again_and_said(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    first = run(*arguments, "method=asvd_i")
+    (kept,) = (tmp_path / "results/cache/calibration").glob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:1000])
+    nested = run(*arguments, "method=nsvd_i", "k1=1")
+    assert "damaged" in caplog.text
+    assert nested["datasets"]["ptb"]["nll"] == first["datasets"]["ptb"]["nll"]
+
+
+def test_a_result_says_what_it_was_made_with_and_holds_no_path(
+    settings: Settings, tmp_path: Path
+) -> None:
+    result = run(*settings())
+    text = json.dumps(result)
+    assert str(tmp_path) not in text
+    assert result["environment"]["libraries"]["torch"] == torch.__version__
+    assert result["environment"]["device"] == "cpu"
+    assert set(result["seconds"]) == {"load", "calibrate", "decompose", "evaluate"}
+    assert result["peak_memory"]["host_bytes"] > 1e8
+    assert result["model"] == "llama-0"
+    assert result["config"]["ratio"] == result["ratio"] == 0.3
+    stored = json.loads(plan_cell(compose(*settings())).cell.path.read_text())
+    assert stored == json.loads(text)
+
+
+def test_evaluation_in_another_dtype_leaves_the_dense_model_alone(settings: Settings) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    single = run(*arguments)["datasets"]["ptb"]
+    half = run(*arguments, "evaluation.dtype=bfloat16")["datasets"]["ptb"]
+    assert half["dtype"] == "bfloat16"
+    assert half["nll"] != single["nll"]
+    assert half["nll"] == pytest.approx(single["nll"], rel=2e-2)
+    again = run(*arguments, "ratio=0.5", "method=dense")["datasets"]["ptb"]
+    release_model()
+    fresh = run(*arguments, "evaluation.batch=6", "method=dense", "dataset=[c4,ptb]")
+    assert again["dtype"] == "float32"
+    assert fresh["datasets"]["ptb"] == again
+
+
+def test_half_precision_decomposes_as_well_as_its_weights_allow(settings: Settings) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    single = run(*arguments, "method=asvd_i")
+    half = run(*arguments, "method=asvd_i", "dtype=bfloat16", "evaluation.dtype=float32")
+    assert half["dtype"] == "bfloat16"
+    for a, b in zip(half["layers"], single["layers"], strict=True):
+        assert a["activation_loss"] == pytest.approx(b["activation_loss"], rel=0.05)
+
+
+def test_calibration_on_the_ids_of_another_tokenizer(
+    settings: Settings, model_folder: Callable[..., Path]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    own = run(*arguments)
+    # A folder of another model, whose tokenizer knows fewer words.
+    other = model_folder("opt", 3)
+    make_tokenizer(20).save_pretrained(other)
+    foreign = run(*arguments, f"calibration.tokenizer={other}")
+    assert foreign["status"] == "done", foreign["error"]
+    assert foreign["key"] != own["key"]
+    assert foreign["calibration"]["token_sha256"] != own["calibration"]["token_sha256"]
+    assert foreign["config"]["calibration"]["tokenizer"] == other.name
+    token_hashes = {r["datasets"]["ptb"]["token_sha256"] for r in (own, foreign)}
+    assert len(token_hashes) == 1
+
+
+def test_ids_beyond_the_embedding_are_refused(
+    settings: Settings, model_folder: Callable[..., Path]
+) -> None:
+    other = model_folder("opt", 3)
+    make_tokenizer(500).save_pretrained(other)
+    arguments = settings()
+    text = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    (text / "wikitext2/train.jsonl").write_text(json.dumps({"text": "w300 " * 3000}) + "\n")
+    result = run(*arguments, f"calibration.tokenizer={other}")
+    assert result["status"] == "failed"
+    assert (
+        "the tokenizer gives the id 300, but the model has 99 embeddings"
+        in result["error"]["message"]
+    )
+
+
+def test_a_loss_that_is_not_finite_names_dataset_and_window(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrupted(*args: Any) -> Any:
+        model = load(*args)
+        model.model.embed_tokens.weight.data[7] = float("inf")
+        return model
+
+    load = runner.load_model
+    monkeypatch.setattr(runner, "load_model", corrupted)
+    arguments = [*settings(), "method=dense", "dataset=[c4]"]
+    (number,) = plan_cell(compose(*arguments)).numbers
+    text = text_of(number.dataset, "test", number.source)
+    ids = windows(make_tokenizer(), text, number.dataset, 32, 6).ids
+    first = int((ids[:, :-1] == 7).any(dim=1).nonzero()[0])
+    result = run(*arguments)
+    assert result["status"] == "failed"
+    assert f"dataset c4: the loss of window {first} of 6 is nan" in result["error"]["message"]
+    assert result["datasets"] == {}
