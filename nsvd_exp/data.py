@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import string
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -74,7 +76,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield {"text": path.read_text(encoding="utf-8")}
         else:
             yield from _json_rows(path)
-    except (pyarrow.ArrowInvalid, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise NsvdError(f"{path} cannot be read: {error}") from None
 
 
@@ -84,10 +86,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
     with opener(path, "rt", encoding="utf-8") as file:
         first = file.read(1)
         file.seek(0)
+        number = 0
         try:
             if first == "[":
                 rows: Iterator[Any] = iter(json.load(file))
-                number = 0
             else:
                 rows = (json.loads(line) for line in file if line.strip())
             for number, row in enumerate(rows, start=1):
@@ -95,7 +97,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
                     raise NsvdError(f"{path}, row {number}: expected an object, found {row!r:.40}")
                 yield row
         except json.JSONDecodeError as error:
-            raise NsvdError(f"{path} is not JSON (Lines): {error}") from None
+            raise NsvdError(f"{path} is not JSON (Lines), after {number} rows: {error}") from None
 
 
 def _hub_rows(dataset: DatasetConfig, split: str, source: DatasetSource) -> Iterator[Row]:
@@ -130,21 +132,35 @@ def _load_split(dataset: DatasetConfig, split: str, source: DatasetSource) -> It
     yield from rows
 
 
+class Template(string.Formatter):
+    """`str.format`, but a null is missing, where `str.format` writes `None` into the text."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        """The value of `field_name`, such as `answers[text][0]`, and its first part.
+
+        Raises:
+            LookupError: the row does not have it.
+        """
+        try:
+            found = super().get_field(field_name, args, kwargs)
+        except (LookupError, AttributeError, TypeError):
+            raise LookupError(f"field '{field_name}' is missing") from None
+        if found[0] is None:
+            raise LookupError(f"field '{field_name}' is null")
+        return found
+
+
 def _document(row: Row, template: str, is_local: bool, place: str) -> str:
     """The document of one row. A local row's `text` field is the document, where it has one."""
     if is_local and isinstance(row.get("text"), str):
         return str(row["text"])
     try:
-        document = template.format_map(row)
-    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        return Template().vformat(template, (), row)
+    except (LookupError, ValueError) as error:
         fields = ", ".join(sorted(map(str, row)))
         raise NsvdError(
-            f"{place}: document '{template}' asks for {error}, which is missing; "
-            f"the row has: {fields}"
+            f"{place}: {error.args[0]}; the document is '{template}', the row has: {fields}"
         ) from None
-    if template == "{text}" and row["text"] is None:
-        raise NsvdError(f"{place}: field 'text' is null")
-    return document
 
 
 def tokenise(tokenizer: Any, text: str, dataset: DatasetConfig) -> list[int]:

@@ -112,9 +112,9 @@ def _from_pretrained(auto: Any, source: ModelSource, config: ModelConfig, **opti
 
 
 def _advice(error: Exception, is_tokenizer: bool, source: ModelSource, config: ModelConfig) -> str:
-    text = textwrap.shorten(str(error), 400, placeholder=" ...") or type(error).__name__
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in str(error):
         return "it brings code of its own; if you trust it: model.trust_remote_code=true"
+    text = textwrap.shorten(str(error), 400, placeholder=" ...") or type(error).__name__
     if is_tokenizer:
         return f"its tokenizer cannot be read; it needs a sound tokenizer.json. ({text})"
     if isinstance(error, SafetensorError):
@@ -151,13 +151,17 @@ def _check_weights(folder: Path, config: ModelConfig) -> None:
 def _check_loaded(name: str, info: dict[str, Any]) -> None:
     """transformers fills what a checkpoint lacks with random numbers, and only prints about it."""
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith(RECOMPUTED)]
+    mismatched = [
+        f"{key} ({tuple(found)}, where {tuple(expected)} belongs)"
+        for key, found, expected in info["mismatched_keys"]
+    ]
     for kind, keys in (
         ("lacks", info["missing_keys"]),
         ("has, beyond what the architecture knows,", unexpected),
-        ("has in another shape", info["mismatched_keys"]),
+        ("has in another shape", mismatched),
     ):
         if keys:
-            listed = ", ".join(sorted(map(str, keys))[:3])
+            listed = ", ".join(sorted(keys)[:3])
             raise NsvdError(f"{name}: the checkpoint {kind} {listed} ({len(keys)} in all)")
 
 

@@ -188,9 +188,12 @@ def locate_model(name: str, revision: str = "main") -> ModelSource:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise NsvdError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise NsvdError(f"{path} holds no JSON object")
+    return content
 
 
 def _text_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -286,16 +289,24 @@ def resolve_dtype(dtype: str, device: str, source: ModelSource) -> str:
         if named:
             return str(named).removeprefix("torch.")
     if source.is_local:
-        for path in sorted(Path(source.name).glob("*.safetensors")):
-            return _safetensors_dtype(path)
+        paths = sorted(Path(source.name).glob("*.safetensors"))
+        found = next(filter(None, map(_safetensors_dtype, paths)), None)
+        if found:
+            return found
     raise NsvdError(f"config.json of {source.name} names no dtype: give dtype=float16, say")
 
 
-def _safetensors_dtype(path: Path) -> str:
+def _safetensors_dtype(path: Path) -> str | None:
+    """The dtype of the first floating tensor, from the file's header; None where there is none."""
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    tensors = (value for name, value in header.items() if name != "__metadata__")
-    return SAFETENSORS_DTYPES[next(tensors)["dtype"]]
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, path.stat().st_size))
+    try:
+        tensors = {k: v for k, v in json.loads(header).items() if k != "__metadata__"}
+    except ValueError:
+        raise NsvdError(f"{path} is damaged: it has no safetensors header") from None
+    dtypes = (SAFETENSORS_DTYPES.get(tensor["dtype"]) for tensor in tensors.values())
+    return next(filter(None, dtypes), None)
 
 
 def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> DatasetSource:

@@ -59,10 +59,13 @@ def papers_weight(method: str, W: torch.Tensor, X: torch.Tensor, k: int, k1: flo
     return stage_one + best(W - stage_one, k - first) if first < k else stage_one
 
 
-def cell_by_hand(settings: list[str], method: str) -> dict[str, float]:
-    """The perplexities of a cell, from the definitions: float64, weights overwritten in place."""
+def cell_by_hand(settings: list[str], method: str, dtype: str = "float32") -> dict[str, float]:
+    """The perplexities of a cell by definition: Ŵ (float64) in place of W, evaluated in float32.
+
+    `dtype` is that of the model while it is calibrated.
+    """
     plan = plan_cell(compose(*settings, f"method={method}", "ratio=0.4", "k1=0.7"))
-    model = AutoModelForCausalLM.from_pretrained(plan.model.name).eval()
+    model = AutoModelForCausalLM.from_pretrained(plan.model.name, dtype=dtype).eval()
     tokenizer, config = make_tokenizer(), plan.config
     if plan.calibration is not None:
         text = text_of(config.calibration.dataset, "train", plan.calibration.source)
@@ -73,6 +76,7 @@ def cell_by_hand(settings: list[str], method: str) -> dict[str, float]:
         X = inputs[name].double().T if plan.calibration else W.new_ones(W.shape[1], 1)
         k = rank_for_ratio(*W.shape, 0.4)
         layer.weight.data = papers_weight(method, W, X, k, 0.7).float()
+    model.float()
     perplexities = {}
     for number in plan.numbers:
         text = text_of(number.dataset, "test", number.source)
@@ -93,6 +97,17 @@ def test_a_cell_is_what_the_paper_says(settings: Settings, method: str, solver: 
     expected = cell_by_hand(arguments, method)
     measured = {name: number["perplexity"] for name, number in result["datasets"].items()}
     assert measured == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["svd", "asvd_0"])
+def test_factors_have_the_precision_of_the_evaluation(settings: Settings, method: str) -> None:
+    """SVD-LLM's setting, calibrated in half precision, evaluated in single: nothing is rounded
+    to half precision in between."""
+    arguments = [*settings("llama_gqa"), f"method={method}", "ratio=0.4"]
+    result = run(*arguments, "dtype=bfloat16", "evaluation.dtype=float32")
+    expected = cell_by_hand(arguments, method, "bfloat16")
+    measured = {name: number["perplexity"] for name, number in result["datasets"].items()}
+    assert measured == pytest.approx(expected, rel=1e-5)
 
 
 def test_dense_is_the_model_as_it_is(settings: Settings) -> None:
