@@ -260,7 +260,9 @@ def single(config: Config) -> None:
 def _run_or_raise(config: Config) -> tuple[Plan, Result, bool]:
     plan, result, was_done = run(config)
     if result["status"] == "failed":
-        raise NsvdError(f"{result['error']['message']}\n(traceback in {plan.cell.path})")
+        error = result["error"]
+        where = "" if error["type"] == "NsvdError" else f"\n(traceback in {plan.cell.path})"
+        raise NsvdError(error["message"] + where)
     return plan, result, was_done
 
 

@@ -95,6 +95,9 @@ def perplexity(nll: float, tokens: int) -> float:
     """exp(nll / tokens): nll in nats over `tokens` predicted tokens.
 
     Raises:
-        OverflowError: the mean loss is above 709 nats a token.
+        NsvdError: the mean loss is above 709 nats a token, the largest exponent of a float.
     """
-    return math.exp(nll / tokens)
+    try:
+        return math.exp(nll / tokens)
+    except OverflowError:
+        raise NsvdError(f"a mean loss of {nll / tokens:.0f} nats has no finite perplexity") from None

@@ -56,6 +56,11 @@ def test_a_loss_that_is_not_finite_names_the_window() -> None:
         window_nll(model, ids)
 
 
+def test_a_loss_beyond_any_float_is_an_error() -> None:
+    with pytest.raises(NsvdError, match="a mean loss of 800 nats"):
+        perplexity(8000.0, 10)
+
+
 def test_batches_cover_all_rows_and_tell_how_far_they_are() -> None:
     told: list[tuple[int, int]] = []
     rows = torch.arange(10).view(5, 2)
