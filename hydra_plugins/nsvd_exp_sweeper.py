@@ -31,7 +31,8 @@ class GridSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid, show what became of it, and exit with 1 if a cell failed."""
-        from nsvd_exp.cli import conclude, normalise
+        from nsvd_exp.arguments import normalise
+        from nsvd_exp.cli import conclude
 
         self.params = dict(normalise(f"{k}={v}").split("=", 1) for k, v in self.params.items())
         batches = super().sweep(arguments)

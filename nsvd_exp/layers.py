@@ -47,14 +47,11 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Raises:
         NsvdError: the model has no ModuleList.
     """
-    outermost: dict[str, nn.ModuleList] = {}
-    for name, module in model.named_modules():  # parents come before their children
-        inside = any(name.startswith(f"{parent}.") for parent in outermost)
-        if isinstance(module, nn.ModuleList) and not inside:
-            outermost[name] = module
-    if not outermost:
+    lists = {n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    if not lists:
         raise NsvdError(f"{type(model).__name__} has no list of decoder blocks (no ModuleList)")
-    return max(outermost.items(), key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    # Of a list and one inside it with as many parameters, max takes the first, the outer one.
+    return max(lists.items(), key=lambda item: sum(p.numel() for p in item[1].parameters()))
 
 
 def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:

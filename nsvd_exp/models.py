@@ -63,8 +63,12 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
     """
     with _quiet():
         tokenizer = _from_pretrained(transformers.AutoTokenizer, source, config, **config.tokenizer)
-    if len(tokenizer) == 0:
-        raise NsvdError(f"{config.name}: its tokenizer has no vocabulary; are all files there?")
+    # Where its files are missing, transformers makes many a tokenizer of its special tokens alone.
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
+        raise NsvdError(
+            f"{config.name}: its tokenizer has no vocabulary: is there a tokenizer.json, or a "
+            "tokenizer.model?"
+        )
     return tokenizer
 
 

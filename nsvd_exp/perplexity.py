@@ -100,4 +100,6 @@ def perplexity(nll: float, tokens: int) -> float:
     try:
         return math.exp(nll / tokens)
     except OverflowError:
-        raise NsvdError(f"a mean loss of {nll / tokens:.0f} nats has no finite perplexity") from None
+        raise NsvdError(
+            f"a mean loss of {nll / tokens:.0f} nats has no finite perplexity"
+        ) from None

@@ -20,7 +20,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.cli import conf_dir, normalise
+from nsvd_exp.arguments import conf_dir, normalise
 from nsvd_exp.methods import Statistics
 from nsvd_exp.schema import Config, register, typed_config
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import words
 
-from nsvd_exp.cli import conf_dir, main, normalise
+from nsvd_exp.arguments import conf_dir, normalise
+from nsvd_exp.cli import main
 from nsvd_exp.store import read_all
 
 Settings = Callable[..., list[str]]
