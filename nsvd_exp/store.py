@@ -27,7 +27,7 @@ RESULT_VERSION = 1
 Result = dict[str, Any]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -35,6 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        temporary.chmod(0o644)  # mkstemp's are private; a store is shared
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -75,7 +76,7 @@ class Cell:
     def write(self, result: Result) -> None:
         """Replace the stored result as a whole."""
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(self.path, lambda path: _write_text(path, text))
+        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
 
     @contextmanager
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
@@ -91,11 +92,6 @@ class Cell:
             yield
         finally:
             lock.release()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o644)
 
 
 def cell_for(results_dir: Path, identity: dict[str, Any]) -> Cell:
