@@ -7,12 +7,11 @@ import os
 import re
 import typing
 from dataclasses import is_dataclass
-from pathlib import Path
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.schema import Config
+from nsvd_exp.schema import Config, conf_dir
 
 # What a user types, and the group of conf/ that it names.
 ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
@@ -24,13 +23,6 @@ LIST_SYNTAX = (
     "A list is written [a,b], in quotes for the shell: 'dataset=[ptb,c4]'; a grid is written with "
     "-m and without brackets: -m dataset=ptb,c4"
 )
-
-
-def conf_dir() -> Path:
-    """`conf/`: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def normalise(argument: str) -> str:
@@ -81,13 +73,14 @@ def explain(error: Exception) -> str:
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         return f"unknown setting '{unknown[1]}'.{hint} All of them: python -m nsvd_exp --cfg job"
     if isinstance(error, OverrideParseException):
-        return f"{text.splitlines()[0]}\n{LIST_SYNTAX}"
+        return f"{text.splitlines()[0]}\nA setting is written NAME=VALUE. {LIST_SYNTAX}"
     ambiguous = re.match(r"Ambiguous value for argument '([^']+)'", text)
     if ambiguous:
         return f"{ambiguous[1]} may be a list or a grid. {LIST_SYNTAX}"
     if isinstance(error.__cause__, Exception):
         text = f"{text.splitlines()[0]}: {str(error.__cause__).splitlines()[0]}"
-    return text
+    text = text.replace("Error merging override ", "")
+    return f"{text}. {LIST_SYNTAX}" if "ListConfig" in text else text
 
 
 def setting_names(schema: type, prefix: str = "") -> list[str]:

@@ -6,7 +6,8 @@ Layers that read the same tensor (q, k, v; gate, up) share one set of statistics
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.layers import decoder_blocks
 from nsvd_exp.methods import Statistics
 from nsvd_exp.perplexity import in_batches
 from nsvd_exp.progress import Progress
@@ -72,36 +74,48 @@ class InputWatcher:
     """Forward pre-hooks that add every distinct layer input once.
 
     Two layers read the same input if they get the same tensor object, unchanged, within one forward
-    pass of the model; references are held until its end, so that no address is reused meanwhile.
+    pass of a decoder block; references are held until its end, so that no address is reused
+    meanwhile.
+
+    Args:
+        layers: the Linears to watch, by name.
+        blocks: the decoder blocks that hold them.
+
+    Attributes:
+        leader: of each layer, the first one that read the same input.
+        tokens: how many tokens each layer has read.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
+    def __init__(self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module]) -> None:
         self.accumulators: dict[str, Accumulator] = {}
         self.leader: dict[str, str] = {}
-        self._layers = layers
+        self.tokens: Counter[str] = Counter()
+        self._layers, self._blocks = layers, blocks
         self._seen: dict[tuple[int, int], tuple[str, Tensor]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Hooks are on the layers inside, and off afterwards."""
         handles = [
-            layer.register_forward_pre_hook(self._hook(name))
+            layer.register_forward_pre_hook(self._hook(name), with_kwargs=True)
             for name, layer in self._layers.items()
         ]
+        handles += [block.register_forward_hook(self._forget) for block in self._blocks]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def end_of_pass(self) -> None:
-        """Forget which tensors were seen."""
+    def _forget(self, *_: object) -> None:
         self._seen.clear()
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0]
-            identity = (id(x), x._version)
+    def _hook(self, name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            x = inputs[0] if inputs else named["input"]
+            self.tokens[name] += x.numel() // x.shape[-1]
+            # An inference tensor counts no changes, and cannot be changed where it is one.
+            identity = (id(x), 0 if x.is_inference() else x._version)
             leader, _x = self._seen.setdefault(identity, (name, x))
             if self.leader.setdefault(name, leader) != leader:
                 raise NsvdError(
@@ -187,15 +201,15 @@ def calibrate(
         batch: samples a forward pass; `auto` starts large and halves when memory runs out.
 
     Raises:
-        NsvdError: a layer's input is not finite, or a layer saw no token.
+        NsvdError: a layer's input is not finite, a layer saw no token, or two layers share some of
+            their inputs and not others.
     """
 
     def attempt(batches: Iterator[Tensor]) -> InputWatcher:
-        watcher = InputWatcher(layers)
+        watcher = InputWatcher(layers, decoder_blocks(model)[1])
         with watcher.watching():
             for ids in batches:
                 model(input_ids=ids, use_cache=False)
-                watcher.end_of_pass()
         return watcher
 
     # From the beginning with a smaller batch: a pass that broke off has added some layers already.
@@ -211,6 +225,12 @@ def _check(watcher: InputWatcher, layers: Mapping[str, nn.Linear]) -> None:
             raise NsvdError(
                 f"the input of {name} is NaN or Inf during calibration: "
                 "try another dtype (float16 overflows at 65504), or check the checkpoint"
+            )
+    for name, leader in watcher.leader.items():
+        if watcher.tokens[name] != watcher.accumulators[leader].tokens:
+            raise NsvdError(
+                f"{name} shares some of its inputs with {leader}, but not all of them: leave one "
+                "of them dense with model.skip"
             )
     unseen = [name for name in layers if name not in watcher.leader]
     if unseen:

@@ -13,18 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import decimal_text, digest
-from nsvd_exp.schema import CalibrationConfig, Config, DatasetConfig, MethodConfig, expand_path
+from nsvd_exp.schema import (
+    CalibrationConfig,
+    Config,
+    DatasetConfig,
+    MethodConfig,
+    ModelConfig,
+    expand_path,
+    model_named,
+)
 from nsvd_exp.sources import (
     DatasetSource,
     ModelSource,
-    check_length,
-    evaluation_length,
     locate_dataset,
     locate_model,
-    max_length,
     resolve_device,
     resolve_dtype,
+    resolve_length,
 )
 from nsvd_exp.store import Cell, Result, cell_for, find_number
 
@@ -54,6 +61,7 @@ class PlannedCalibration:
 
     source: DatasetSource
     tokenizer: ModelSource | None
+    tokenizer_config: ModelConfig | None
     identity: dict[str, Any]
 
 
@@ -83,8 +91,11 @@ class Plan:
         return [n for n in self.numbers if not find_number(result, n.dataset.name, n.key)]
 
     def is_done(self, result: Result | None) -> bool:
-        """Whether nothing of this plan is left to do."""
-        return result is not None and result["status"] == "done" and not self.missing(result)
+        """Whether every number that this plan asks for is there.
+
+        A cell may hold them and have failed all the same, at a dataset that another run asked for.
+        """
+        return result is not None and result["status"] != "partial" and not self.missing(result)
 
     @property
     def cache_dir(self) -> Path:
@@ -99,22 +110,23 @@ def plan_cell(config: Config) -> Plan:
         NsvdError: model or dataset cannot be found, or a length is more than the model takes.
     """
     model = locate_model(config.model.name, config.model.revision)
-    if config.model.tokenizer:
-        identity = {**model.identity, "tokenizer": config.model.tokenizer}
-        model = dataclasses.replace(model, identity=identity)
+    model = _with_options(model, config.model)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device, model)
     evaluation_dtype = config.evaluation.dtype or dtype
-    length = evaluation_length(config.evaluation.length, model, config.model)
-    calibration = _plan_calibration(config, model, dtype) if config.method.calibrated else None
+    length = resolve_length("evaluation.length", config.evaluation.length, model, config.model)
+    if config.method.calibrated:
+        asked = config.calibration.length
+        sample_length = resolve_length("calibration.length", asked, model, config.model)
+        calibration = dataclasses.replace(config.calibration, length=sample_length)
+        config = dataclasses.replace(config, calibration=calibration)
+    planned = _plan_calibration(config, model, dtype) if config.method.calibrated else None
     numbers = [
         _plan_number(config, dataset, length, dtype, evaluation_dtype)
         for dataset in config.dataset.values()
     ]
-    cell = cell_for(
-        Path(expand_path(config.results_dir)), _identity(config, model, dtype, calibration)
-    )
-    return Plan(config, model, device, dtype, evaluation_dtype, length, calibration, numbers, cell)
+    cell = cell_for(Path(expand_path(config.results_dir)), _identity(config, model, dtype, planned))
+    return Plan(config, model, device, dtype, evaluation_dtype, length, planned, numbers, cell)
 
 
 def _identity(
@@ -145,11 +157,16 @@ def method_identity(method: MethodConfig) -> dict[str, Any]:
 
 def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
     calibration = config.calibration
-    check_length("calibration.length", calibration.length, max_length(model, config.model))
     source = locate_dataset(calibration.dataset, calibration.split, config.data_dir)
-    tokenizer = None
+    tokenizer, tokenizer_config = None, None
     if calibration.tokenizer is not None:
-        tokenizer = locate_model(calibration.tokenizer, calibration.tokenizer_revision)
+        tokenizer_config = model_named(calibration.tokenizer, calibration.tokenizer_revision)
+        tokenizer_config.trust_remote_code |= config.model.trust_remote_code
+        try:
+            tokenizer = locate_model(tokenizer_config.name, tokenizer_config.revision, True)
+        except NsvdError as error:
+            raise NsvdError(f"calibration.tokenizer={calibration.tokenizer}: {error}") from None
+        tokenizer = _with_options(tokenizer, tokenizer_config)
     tokens = {
         "source": source.identity,
         "samples": calibration.samples,
@@ -165,7 +182,17 @@ def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> Planned
         "skip": sorted(config.model.skip),
         "tokens": tokens,
     }
-    return PlannedCalibration(source, tokenizer, identity)
+    return PlannedCalibration(source, tokenizer, tokenizer_config, identity)
+
+
+def _with_options(source: ModelSource, config: ModelConfig) -> ModelSource:
+    """The source with those options in its identity that change what is loaded from it."""
+    options: dict[str, Any] = {}
+    if config.tokenizer:
+        options["tokenizer"] = config.tokenizer
+    if config.trust_remote_code:
+        options["remote_code"] = True
+    return dataclasses.replace(source, identity={**source.identity, **options})
 
 
 def _plan_number(
@@ -212,6 +239,6 @@ def public_name(source: ModelSource) -> str:
 def calibration_title(calibration: CalibrationConfig) -> str:
     """For people: `256 x 2048 tokens of wikitext2 train`."""
     return (
-        f"{calibration.samples} x {calibration.length} tokens of "
+        f"{calibration.samples} x {calibration.sample_length} tokens of "
         f"{calibration.dataset.name} {calibration.split}"
     )

@@ -7,10 +7,12 @@ only once there is work to do.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -22,11 +24,11 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nsvd_exp import display
-from nsvd_exp.arguments import conf_dir, explain, normalise
+from nsvd_exp.arguments import explain, normalise
 from nsvd_exp.cells import Plan, dense_of, plan_cell
 from nsvd_exp.display import Outcome, TerminalObserver, label_of
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.schema import Config, register, typed_config
+from nsvd_exp.schema import Config, conf_dir, expand_path, register, typed_config
 from nsvd_exp.store import Result, find_number
 
 log = logging.getLogger(__name__)
@@ -69,12 +71,30 @@ def check_composed(composed: DictConfig) -> None:
     """Range-check a composed job, before any starts.
 
     Raises:
-        NsvdError: a value is out of range or missing.
+        NsvdError: a value is out of range or missing, or a folder cannot be written.
     """
     task = copy.deepcopy(composed)
     with read_write(task), open_dict(task):
         del task["hydra"]
-    typed_config(task)
+    config = typed_config(task)
+    make_results_dir(config.results_dir)
+
+
+@functools.lru_cache
+def make_results_dir(folder: str) -> None:
+    """Make sure of the folder before Hydra writes to it.
+
+    Raises:
+        NsvdError: it cannot be made or written to.
+    """
+    path = Path(expand_path(folder))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        writable = os.access(path, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise NsvdError(f"results_dir={folder}: {path} cannot be written to; give another folder")
 
 
 class CheckBeforeRun(Callback):
@@ -135,15 +155,21 @@ def numbers_of(plan: Plan, result: Result) -> dict[str, Result]:
 
 def outcome_of(config: Config, plan: Plan, result: Result, was_done: bool) -> Outcome:
     """What became of a job that ran, or was done already."""
-    if result["status"] == "failed":
+    if result["status"] == "failed" and not was_done:
         return failed(config, result["error"]["message"])
     perplexities = {name: n["perplexity"] for name, n in numbers_of(plan, result).items()}
-    return Outcome("skipped" if was_done else "done", label_of(config), perplexities)
+    state = "skipped" if was_done else "done"
+    return Outcome(state, label_of(config), overrides(), perplexities)
 
 
 def failed(config: Config, message: str) -> Outcome:
     """A job that could not be done."""
-    return Outcome("failed", label_of(config), {}, message)
+    return Outcome("failed", label_of(config), overrides(), {}, message)
+
+
+def overrides() -> tuple[str, ...]:
+    """What this job of a grid was told on the command line."""
+    return tuple(HydraConfig.get().overrides.task)
 
 
 def single(config: Config) -> None:
@@ -170,7 +196,7 @@ def single(config: Config) -> None:
 
 def _run_or_raise(config: Config) -> tuple[Plan, Result, bool]:
     plan, result, was_done = run(config)
-    if result["status"] == "failed":
+    if result["status"] == "failed" and not was_done:
         error = result["error"]
         where = "" if error["type"] == "NsvdError" else f"\n(traceback in {plan.cell.path})"
         raise NsvdError(error["message"] + where)

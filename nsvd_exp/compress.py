@@ -47,6 +47,9 @@ def compress(
 
     Returns:
         The two-factor layers by name, and a row a layer as in `results/README.md`.
+
+    Raises:
+        NsvdError: a layer's factors cannot be made or are not finite; the message names it.
     """
     compressed: dict[str, LowRankLinear] = {}
     table = []
@@ -58,8 +61,11 @@ def compress(
         except NsvdError as error:
             raise NsvdError(f"{name}: {error}") from None
         table.append(_row(name, W, factors, known))
+        left, right = factors.left.to(dtype), factors.right.to(dtype)
+        if not (left.isfinite().all() and right.isfinite().all()):
+            raise NsvdError(f"{name}: its factors are not finite in {dtype}: try another dtype")
         bias = None if linear.bias is None else linear.bias.data.to(dtype)
-        compressed[name] = LowRankLinear(factors.left.to(dtype), factors.right.to(dtype), bias)
+        compressed[name] = LowRankLinear(left, right, bias)
         if progress:
             progress(len(table), len(layers))
     return compressed, table
@@ -75,6 +81,7 @@ def _row(name: str, W: Tensor, factors: Factors, statistics: Statistics | None) 
         "k1": factors.k1,
         "activation_loss": relative_loss(W, approximation, statistics.gram) if statistics else None,
         "weight_loss": relative_loss(W, approximation),
+        "seen": factors.seen,
         "shift": factors.shift,
     }
 

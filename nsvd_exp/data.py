@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.fingerprint import token_digest
+from nsvd_exp.fingerprint import file_digest, token_digest
 from nsvd_exp.schema import CalibrationConfig, DatasetConfig
 from nsvd_exp.sources import DatasetSource, hub_file
 
@@ -50,6 +50,8 @@ def text_of(dataset: DatasetConfig, split: str, source: DatasetSource) -> str:
         NsvdError: no rows, or a row without a field the document needs.
     """
     if source.path is not None:
+        if file_digest(source.path) != source.identity["sha256"]:
+            raise NsvdError(f"{source.path} was changed after the run began: run it again")
         rows, place = read_rows(source.path), str(source.path)
     else:
         rows, place = _hub_rows(dataset, split, source), f"{dataset.hub} ({split})"
@@ -122,7 +124,7 @@ def _load_split(dataset: DatasetConfig, split: str, source: DatasetSource) -> It
         rows = datasets.load_dataset(
             dataset.hub, dataset.config, split=split, revision=source.commit
         )
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, datasets.exceptions.DatasetsError) as error:
         raise NsvdError(
             f"dataset {dataset.name}: {source.sought} is not there, and {dataset.hub} cannot be "
             f"loaded: {error}. If it has a "
@@ -200,7 +202,8 @@ def calibration_samples(tokenizer: Any, text: str, calibration: CalibrationConfi
     if not samples:
         raise NsvdError(
             f"the calibration text ({calibration.dataset.name}, {len(text)} characters) gave no "
-            f"sample of {calibration.length} tokens: use a smaller calibration.length or more text"
+            f"sample of {calibration.sample_length} tokens: use a smaller calibration.length, or "
+            "more text"
         )
     return Tokens(torch.tensor(samples), samples[0][0] == tokenizer.bos_token_id)
 
@@ -212,7 +215,7 @@ def _draw_svdllm(tokenizer: Any, text: str, calibration: CalibrationConfig) -> l
     are tokenised on their own, and a slice of too few tokens is skipped, not drawn again. The loop
     runs once more than asked for and keeps the first samples.
     """
-    length = calibration.length
+    length = calibration.sample_length
     last = len(text) - length - 1
     if last < 0:
         return []
@@ -229,9 +232,10 @@ def _draw_svdllm(tokenizer: Any, text: str, calibration: CalibrationConfig) -> l
 def _draw_tokens(tokenizer: Any, text: str, calibration: CalibrationConfig) -> list[list[int]]:
     """Random offsets in the tokens of the whole text."""
     ids = tokenise(tokenizer, text, calibration.dataset)
-    last = len(ids) - calibration.length
+    length = calibration.sample_length
+    last = len(ids) - length
     if last < 0:
         return []
     generator = random.Random(calibration.seed)
     starts = [generator.randint(0, last) for _ in range(calibration.samples)]
-    return [ids[start : start + calibration.length] for start in starts]
+    return [ids[start : start + length] for start in starts]

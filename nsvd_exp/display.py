@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +17,16 @@ from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.schema import Config
 from nsvd_exp.store import Result
 
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 30
+
 # Wide enough for eight datasets where there is no terminal to ask.
 WIDTH_WITHOUT_TERMINAL = 150
 
-STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red", "not run": "yellow"}
+SHOWN_BY_COLUMNS = ("model", "method", "ratio", "k1", "dataset", "experiment")
+
+STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -28,12 +36,14 @@ class Outcome:
     Attributes:
         state: `done`, `skipped` (it was in the store already) or `failed`.
         label: model, method, ratio, k1 for people.
+        overrides: what the job was told, `name=value`.
         perplexities: by dataset, of the datasets this job asked for.
         message: why it failed.
     """
 
     state: str
     label: tuple[str, ...]
+    overrides: tuple[str, ...]
     perplexities: dict[str, float]
     message: str = ""
 
@@ -68,7 +78,7 @@ def format_perplexity(value: float) -> str:
 
 
 class TerminalObserver(Observer):
-    """Shows one progress bar a stage. Without a terminal it shows nothing."""
+    """Shows one progress bar a stage; without a terminal, a line in the log twice a minute."""
 
     def __init__(self, progress: Bars) -> None:
         self._progress = progress
@@ -91,9 +101,14 @@ class TerminalObserver(Observer):
     def progress(self, stage: str) -> Progress:
         """A callback (done, of how many) for the bar of this stage."""
         task = self._progress.add_task(stage, total=None)
+        said = time.monotonic()
 
         def update(done: int, total: int) -> None:
+            nonlocal said
             self._progress.update(task, completed=done, total=total, visible=done < total)
+            if self._progress.disable and time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                log.info("%s: %d of %d", stage, done, total)
 
         return update
 
@@ -123,6 +138,19 @@ def cell_table(
     return table
 
 
+def other_settings(outcomes: list[Outcome]) -> list[str]:
+    """Of each job, the overrides that not all jobs have and that no column of the table shows."""
+    common = set.intersection(*(set(o.overrides) for o in outcomes)) if outcomes else set()
+    return [
+        " ".join(
+            override
+            for override in outcome.overrides
+            if override not in common and override.partition("=")[0] not in SHOWN_BY_COLUMNS
+        )
+        for outcome in outcomes
+    ]
+
+
 def grid_table(outcomes: list[Outcome]) -> Table:
     """One row a job: what became of it, and its perplexities."""
     names = list(dict.fromkeys(name for o in outcomes for name in o.perplexities))
@@ -130,15 +158,21 @@ def grid_table(outcomes: list[Outcome]) -> Table:
     table.add_column("state")
     for heading in ("model", "method"):
         table.add_column(heading)
-    for heading in ("ratio", "k1", *names):
+    for heading in ("ratio", "k1"):
         table.add_column(heading, justify="right")
-    for outcome in outcomes:
+    others = other_settings(outcomes)
+    if any(others):
+        table.add_column("also")
+    for name in names:
+        table.add_column(name, justify="right")
+    for outcome, other in zip(outcomes, others, strict=True):
         values = [
             format_perplexity(outcome.perplexities[name]) if name in outcome.perplexities else "–"
             for name in names
         ]
         style = STATE_STYLES[outcome.state]
-        table.add_row(f"[{style}]{outcome.state}[/]", *outcome.label, *values)
+        also = [other] if any(others) else []
+        table.add_row(f"[{style}]{outcome.state}[/]", *outcome.label, *also, *values)
     return table
 
 

@@ -15,7 +15,16 @@ from typing import Any
 from nsvd_exp.errors import NsvdError
 
 # What of a model folder can change a number: weights, configuration, tokenizer, code.
-MODEL_FILE_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py")
+MODEL_FILE_SUFFIXES = (
+    ".safetensors",
+    ".bin",
+    ".json",
+    ".model",
+    ".txt",
+    ".jinja",
+    ".tiktoken",
+    ".py",
+)
 
 
 def canonical_json(value: Any) -> str:

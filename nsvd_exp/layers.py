@@ -33,6 +33,11 @@ class LowRankLinear(nn.Module):
         if bias is not None:
             self.left.bias = nn.Parameter(bias, requires_grad=False)
 
+    @property
+    def weight(self) -> Tensor:
+        """left @ right, (m, n): for model code that looks at a Linear's weight."""
+        return self.left.weight @ self.right.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """(*, n) to (*, m)."""
         return self.left(self.right(x))
@@ -68,7 +73,9 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
     prefix, blocks = decoder_blocks(model)
     modules = {f"{prefix}.{name}": module for name, module in blocks.named_modules() if name}
     skipped = _skipped(modules, skip)
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    # With duplicates: one module under two names is shared as much as one weight in two modules.
+    places = (module for _, module in model.named_modules(remove_duplicate=False))
+    owners = Counter(id(p) for module in places for p in module.parameters(recurse=False))
     found = {}
     for name, module in modules.items():
         if name in skipped:
@@ -82,7 +89,8 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
         if isinstance(module, nn.Linear):
             found[name] = module
     if not found:
-        raise NsvdError(f"the decoder blocks '{prefix}' hold no Linear to compress")
+        which = "that model.skip leaves" if skipped else "at all"
+        raise NsvdError(f"the decoder blocks '{prefix}' hold no Linear to compress {which}")
     return found
 
 
@@ -95,7 +103,8 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
             if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
         }
         if not matches:
-            example = max(modules, key=len)
+            linears = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+            example = (linears or list(modules))[0]
             raise NsvdError(f"model.skip: '{pattern}' matches no layer; one is called {example}")
         skipped |= matches
     return skipped

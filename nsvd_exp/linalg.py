@@ -74,13 +74,15 @@ class OutputBasis:
     Attributes:
         U: (m, r) with r = min(m, n); UᵀU = I, and U Uᵀ W = W.
         coordinates: (r, n) = UᵀW, the rows of W in that basis.
+        seen: how many of them calibration saw, the rank of W M Wᵀ; the rest is ordered by W alone.
     """
 
     U: Tensor
     coordinates: Tensor
+    seen: int
 
 
-def eigenbasis(W: Tensor, M: Tensor | None) -> OutputBasis:
+def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> OutputBasis:
     """The eigenvectors of W M Wᵀ, leading first; the first k give the best rank k under M.
 
     Where W M Wᵀ is singular (fewer tokens than channels), its null space is ordered by W Wᵀ, which
@@ -89,6 +91,8 @@ def eigenbasis(W: Tensor, M: Tensor | None) -> OutputBasis:
     Args:
         W: (m, n).
         M: (n, n), symmetric and positive semidefinite; (n,), a diagonal; or None, the identity.
+        rank: a bound on the rank of M that is known beforehand. A Gram matrix summed in float32
+            has full rank by its rounding, whatever the number of its tokens.
     """
     m, n = W.shape
     # A tall W is reduced to its n x n triangle first: no m x m problem with m > n.
@@ -97,28 +101,31 @@ def eigenbasis(W: Tensor, M: Tensor | None) -> OutputBasis:
     energy, V = torch.linalg.eigh((C + C.T) / 2)
     energy, V = energy.flip(0), V.flip(1)
     seen = int((energy > energy[0] * len(energy) * torch.finfo(W.dtype).eps).sum())
+    seen = min(seen, len(energy) if rank is None else rank)
     if seen < len(energy):
         V = reorder_tail(V, V.T @ R, seen)
-    return OutputBasis(V if Q is None else Q @ V, V.T @ R)
+    return OutputBasis(V if Q is None else Q @ V, V.T @ R, seen)
 
 
-def singular_basis(A: Tensor, W: Tensor) -> OutputBasis:
+def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> OutputBasis:
     """The left singular vectors of A = W S, for an S whose square would lose the spectrum's tail.
 
     Args:
         A: (m, n).
         W: (m, n), the weight itself.
+        rank: a bound on the rank of S that is known beforehand, as in `eigenbasis`.
     """
     U, s, _ = torch.linalg.svd(A, full_matrices=False)
     seen = int((s > s[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
-    if seen == min(A.shape):
-        return OutputBasis(U, U.T @ W)
+    seen = min(seen, len(s) if rank is None else rank)
+    if seen == len(s):
+        return OutputBasis(U, U.T @ W, seen)
     # Beyond the rank of A the vectors are arbitrary: take the rest of W's range, by its own size.
     U = U[:, :seen]
     rest = W - U @ (U.T @ W)
-    tail = torch.linalg.svd(rest, full_matrices=False).U[:, : min(A.shape) - seen]
+    tail = torch.linalg.svd(rest, full_matrices=False).U[:, : len(s) - seen]
     U = torch.linalg.qr(torch.cat([U, tail], dim=1)).Q
-    return OutputBasis(U, U.T @ W)
+    return OutputBasis(U, U.T @ W, seen)
 
 
 def reorder_tail(U: Tensor, coordinates: Tensor, first: int) -> Tensor:
@@ -148,7 +155,8 @@ def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: 1 <= k <= min(r, n).
 
     Returns:
-        J: (k,) indices of the columns; T: (k, n), the identity on the columns J.
+        J: (k,) indices of the columns; T: (k, n), on the columns J the identity (where k exceeds
+        the rank of A, with zeros at its end).
     """
     R, pivots = scipy.linalg.qr(
         A.cpu().numpy(), mode="r", pivoting=True, check_finite=False, overwrite_a=False

@@ -95,7 +95,9 @@ class Whitening:
 
     def basis(self, W: Tensor, statistics: Statistics) -> OutputBasis:
         """Output directions of W (m, n), leading first."""
-        return eigenbasis(W, self.metric(statistics))
+        # A Gram matrix of p tokens has rank p at most; a diagonal metric has no such bound.
+        M = self.metric(statistics)
+        return eigenbasis(W, M, statistics.tokens if M is not None and M.ndim == 2 else None)
 
 
 class Identity(Whitening):
@@ -129,7 +131,7 @@ class Eigen(Cholesky):
 
     def factor(self, statistics: Statistics) -> Factor:
         values, P = torch.linalg.eigh(statistics.gram)
-        return _eigen_factor(P, values, values.clamp(min=0).sqrt())
+        return _eigen_factor(P, values, values.clamp(min=0).sqrt(), statistics.tokens)
 
 
 class Scalar(Whitening):
@@ -143,7 +145,7 @@ class Scalar(Whitening):
 
     def factor(self, statistics: Statistics) -> Factor:
         values, P = torch.linalg.eigh(statistics.gram)
-        scale = values[-1].sqrt()
+        scale = values[-1].sqrt() if values[-1] > 0 else torch.ones_like(values[-1])
         return Factor(P * scale, P.T / scale)
 
 
@@ -159,10 +161,10 @@ class Spectral(Whitening):
 
     def factor(self, statistics: Statistics) -> Factor:
         values, P = torch.linalg.eigh(statistics.gram)
-        return _eigen_factor(P, values, values[-1].sqrt() * values)
+        return _eigen_factor(P, values, values[-1].sqrt() * values, statistics.tokens)
 
     def basis(self, W: Tensor, statistics: Statistics) -> OutputBasis:
-        return singular_basis(W @ statistics.gram, W)
+        return singular_basis(W @ statistics.gram, W, statistics.tokens)
 
 
 WHITENINGS: dict[str, type[Whitening]] = {
@@ -202,6 +204,7 @@ class Factors:
     Attributes:
         left: (m, k); right: (k, n). The first k1 columns (rows) are stage one.
         k1, k2: ranks of the stages; k2 = 0 for methods of one stage.
+        seen: see `OutputBasis`; None where solver=paper.
         shift: see `Factor`.
     """
 
@@ -209,6 +212,7 @@ class Factors:
     right: Tensor
     k1: int
     k2: int
+    seen: int | None = None
     shift: float = 0.0
 
 
@@ -255,10 +259,10 @@ class Method:
             chosen = basis.U[:, k1:] @ basis.coordinates[k1:, columns]
             left = torch.cat([basis.U[:, :k1], chosen], dim=1)
             right = torch.cat([basis.coordinates[:k1], coefficients])
-            return Factors(left, right, k1, k2)
+            return Factors(left, right, k1, k2, basis.seen)
         U = reorder_tail(basis.U, basis.coordinates, k1) if k2 else basis.U
         U = U[:, : k1 + k2].contiguous()
-        return Factors(U, U.T @ W, k1, k2)
+        return Factors(U, U.T @ W, k1, k2, basis.seen)
 
     def _by_paper(self, W: Tensor, k1: int, k2: int, statistics: Statistics) -> Factors:
         factor = self.whitening.factor(statistics)
@@ -272,7 +276,7 @@ class Method:
             else:
                 second = truncated_svd(residual, k2)
             left, right = torch.cat([left, second[0]], dim=1), torch.cat([right, second[1]])
-        return Factors(left, right, k1, k2, factor.shift)
+        return Factors(left, right, k1, k2, shift=factor.shift)
 
 
 def _diagonal_factor(d: Tensor) -> Factor:
@@ -297,8 +301,13 @@ def _cholesky_factor(M: Tensor) -> Factor:
     return Factor(S, torch.linalg.solve_triangular(S, eye, upper=False), shift)
 
 
-def _eigen_factor(P: Tensor, values: Tensor, d: Tensor) -> Factor:
-    """S = P diag(d) and its pseudo-inverse; G's eigenvalues of rounding size count as zero."""
+def _eigen_factor(P: Tensor, values: Tensor, d: Tensor, tokens: int) -> Factor:
+    """S = P diag(d) and its pseudo-inverse.
+
+    The eigenvalues of G (ascending) that are of rounding size count as zero, and so do all but the
+    largest `tokens`.
+    """
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    kept[: max(len(values) - tokens, 0)] = False
     zero = torch.zeros_like(d)
     return Factor(P * torch.where(kept, d, zero), torch.where(kept, 1 / d, zero)[:, None] * P.T)

@@ -22,6 +22,19 @@ from nsvd_exp.sources import ModelSource, on_hub
 RECOMPUTED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias")
 
 
+def check_device(device: str) -> None:
+    """Refuse a GPU that the driver reports and torch cannot use.
+
+    Raises:
+        NsvdError: so it is.
+    """
+    if device != "cpu" and not torch.cuda.is_available():
+        raise NsvdError(
+            f"device={device}: the driver reports a GPU, but torch {torch.__version__} cannot use "
+            "it: use device=cpu, or a torch build for this driver"
+        )
+
+
 def load_model(
     source: ModelSource, config: ModelConfig, dtype: str, device: str
 ) -> transformers.PreTrainedModel:
@@ -31,10 +44,9 @@ def load_model(
         NsvdError: there are no (safe) weights, the checkpoint does not match the architecture, it
             is quantised, a weight is NaN or Inf, or the device cannot be used.
     """
-    _check_device(device)
     if source.is_local:
         _check_weights(Path(source.name), config)
-    if "quantization_config" in source.config:
+    if source.config.get("quantization_config"):
         raise NsvdError(f"{config.name} is quantised: its weights cannot be factorised as they are")
     with _quiet():
         model, info = _from_pretrained(
@@ -86,14 +98,14 @@ def check_vocabulary(model: nn.Module, ids: torch.Tensor) -> None:
         )
 
 
-def to_dtype(model: nn.Module, dtype: str) -> None:
+def to_dtype(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast the parameters in place.
 
     Buffers keep theirs, as `from_pretrained` leaves them: rotary frequencies rounded to half
     precision would change every number.
     """
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(getattr(torch, dtype))
+        parameter.data = parameter.data.to(dtype)
 
 
 def _from_pretrained(auto: Any, source: ModelSource, config: ModelConfig, **options: Any) -> Any:
@@ -129,14 +141,6 @@ def _advice(error: Exception, is_tokenizer: bool, source: ModelSource, config: M
             "trust them: model.safetensors_only=false"
         )
     return text
-
-
-def _check_device(device: str) -> None:
-    if device != "cpu" and not torch.cuda.is_available():
-        raise NsvdError(
-            f"device={device}: the driver reports a GPU, but torch {torch.__version__} cannot use "
-            "it: use device=cpu, or a torch build for this driver"
-        )
 
 
 def _check_weights(folder: Path, config: ModelConfig) -> None:

@@ -28,8 +28,8 @@ def in_batches(
 ) -> T:
     """Run `work` over the batches of `rows` (rows, length), on `device`.
 
-    With `batch` = `auto`, a run that ends for want of GPU memory is started again from the
-    beginning with half the batch, down to 1.
+    With `batch` = `auto`, a run that ends for want of memory is started again from the beginning
+    with half the batch, down to 1.
     """
     auto = batch == "auto"
     size = max(1, AUTO_TOKENS[device.type] // rows.shape[1]) if auto else int(batch)
@@ -43,13 +43,21 @@ def in_batches(
     while True:
         try:
             return work(batches())
-        except torch.cuda.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
             if not auto or size == 1:
                 raise NsvdError(
                     f"{device} has too little memory for {size} windows of {rows.shape[1]} tokens"
                 ) from None
         torch.cuda.empty_cache()
         size //= 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch found no memory: on a CPU it says so in the text of a RuntimeError alone."""
+    known = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+    return known or "DefaultCPUAllocator" in str(error)
 
 
 @torch.no_grad()

@@ -58,10 +58,20 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
+def reset_peak_memory(device: str) -> None:
+    """Count a GPU's peak memory from now on."""
+    if device != "cpu":
+        sys.modules["torch"].cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: str) -> dict[str, int | None]:
-    """Bytes: the most this process held on the host, and of tensors on the GPU (None on a CPU)."""
+    """Bytes: the most this process held on the host so far, and of tensors on the GPU in this cell.
+
+    The GPU's is None on a CPU. `reset_peak_memory` begins a cell; the host's cannot be reset.
+    """
     unit = 1 if sys.platform == "darwin" else 1024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    on_gpu = device != "cpu"
-    gpu = sys.modules["torch"].cuda.max_memory_allocated(device) if on_gpu else None
+    cuda = sys.modules["torch"].cuda
+    on_gpu = device != "cpu" and cuda.is_initialized()
+    gpu = cuda.max_memory_allocated(device) if on_gpu else None
     return {"host_bytes": host, "device_bytes": gpu}

@@ -13,12 +13,11 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import nn
 
 from nsvd_exp.calibration import DAMAGED, Calibration, calibrate
@@ -37,31 +36,30 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import digest
 from nsvd_exp.layers import find_linears, parameter_count, replaced
 from nsvd_exp.methods import Method, whitening_named
-from nsvd_exp.models import check_vocabulary, load_model, load_tokenizer, to_dtype
+from nsvd_exp.models import check_device, check_vocabulary, load_model, load_tokenizer, to_dtype
 from nsvd_exp.perplexity import perplexity, window_nll
 from nsvd_exp.progress import Observer
-from nsvd_exp.provenance import environment, peak_memory
-from nsvd_exp.schema import ModelConfig
-from nsvd_exp.store import RESULT_VERSION, Result, put_number
+from nsvd_exp.provenance import environment, peak_memory, reset_peak_memory
+from nsvd_exp.store import RESULT_VERSION, Result, hold, put_number
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class LoadedModel:
-    """A dense model in memory, and the tokenised datasets that its tokenizer made."""
+    """A dense model in memory, with its tokenizer."""
 
     key: str
     model: nn.Module
     tokenizer: Any
-    tokens: dict[str, Tokens] = field(default_factory=dict)
 
 
-@dataclass
 class Stopwatch:
     """Seconds a stage, summed under its name; a GPU is waited for before the clock is read."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, device: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -69,19 +67,27 @@ class Stopwatch:
         try:
             yield
         finally:
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
+            if self._device != "cpu" and torch.cuda.is_initialized():
+                torch.cuda.synchronize(self._device)
             elapsed = time.perf_counter() - start
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + elapsed, 3)
 
 
 _loaded: LoadedModel | None = None
+# Tokenised datasets by model (with its tokenizer) and number: they outlive a model that is loaded
+# again for the same grid.
+_tokens: dict[tuple[str, str], Tokens] = {}
 
 
 def run_cell(plan: Plan, observer: Observer | None = None) -> Result:
     """Do what is missing of a cell and return its result, which is stored by then.
 
-    A problem does not raise: the result then has `status` = `failed`, and its `error` says why.
+    A problem in the work does not raise: the result then has `status` = `failed`, and its `error`
+    says why.
+
+    Raises:
+        NsvdError: the stored result is damaged or of another version.
+        OSError: the store cannot be written.
     """
     with plan.cell.lock(log.warning):
         previous = plan.cell.read()
@@ -89,15 +95,20 @@ def run_cell(plan: Plan, observer: Observer | None = None) -> Result:
             return previous  # another process did it while this one waited
         work = _Work(plan, _started(plan, previous), observer or Observer())
         plan.cell.write(work.result)
+        error = None
         try:
             work.do()
-            work.result |= {"status": "done", "error": None}
-        except Exception as error:
-            work.result |= {"status": "failed", "error": _describe(error)}
+        except Exception as caught:
+            error = _describe(caught)
+        if error is not None:  # outside of the handler, whose traceback holds the model
             release_model()
-        work.result["seconds"] = work.stopwatch.seconds
-        work.result["peak_memory"] = peak_memory(plan.device)
-        work.result["updated"] = _now()
+        work.result |= {
+            "status": "done" if error is None else "failed",
+            "error": error,
+            "seconds": work.stopwatch.seconds,
+            "peak_memory": peak_memory(plan.device),
+            "updated": _now(),
+        }
         plan.cell.write(work.result)
     return work.result
 
@@ -113,7 +124,7 @@ def release_model() -> None:
 
 def _load(plan: Plan) -> LoadedModel:
     global _loaded
-    key = _model_key(plan)
+    key = digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
     if _loaded is None or _loaded.key != key:
         release_model()
         config = plan.config.model
@@ -122,16 +133,24 @@ def _load(plan: Plan) -> LoadedModel:
     return _loaded
 
 
-def _model_key(plan: Plan) -> str:
-    return digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
-
-
 def _started(plan: Plan, previous: Result | None) -> Result:
     """A result with all that is known before the work; keeps what an earlier run has measured."""
     config, method = plan.config, plan.config.method
-    result: Result = {
-        "version": RESULT_VERSION,
+    kept: dict[str, Any] = {
         "status": "partial",
+        "created": _now(),
+        "achieved_ratio": None,
+        "calibration": None,
+        "layers": [],
+        "datasets": {},
+        "earlier": [],
+    }
+    if previous is not None:
+        # What is done stays so while a wider run adds to it.
+        kept = {name: previous[name] for name in kept}
+        kept["status"] = "done" if previous["status"] == "done" else "partial"
+    return {
+        "version": RESULT_VERSION,
         "key": plan.cell.key,
         "identity": plan.cell.identity,
         "model": config.model.title,
@@ -142,20 +161,13 @@ def _started(plan: Plan, previous: Result | None) -> Result:
         "solver": config.solver if method.compresses else None,
         "dtype": plan.dtype,
         "config": public_config(plan) | {"method": method_identity(method)},
-        "environment": environment(plan.device),
-        "created": _now(),
+        "environment": None,
+        "updated": _now(),
+        "seconds": {},
+        "peak_memory": None,
         "error": None,
+        **kept,
     }
-    measured: dict[str, Any] = {
-        "achieved_ratio": None,
-        "calibration": None,
-        "layers": [],
-        "datasets": {},
-        "earlier": [],
-    }
-    if previous is not None:
-        measured = {name: previous[name] for name in ("created", *measured)}
-    return result | measured
 
 
 def _now() -> str:
@@ -175,11 +187,16 @@ class _Work:
 
     def __init__(self, plan: Plan, result: Result, observer: Observer) -> None:
         self.plan, self.result, self.observer = plan, result, observer
-        self.stopwatch = Stopwatch()
+        self.stopwatch = Stopwatch(plan.device)
 
     def do(self) -> None:
-        """All stages."""
+        """All stages, if any number is missing."""
         plan = self.plan
+        if not plan.missing(self.result):
+            return
+        check_device(plan.device)
+        reset_peak_memory(plan.device)
+        self.result["environment"] = environment(plan.device)
         with self.stopwatch("load"):
             # Text before weights: a dataset that is not there should not cost a calibration first.
             texts = self._texts()
@@ -188,22 +205,34 @@ class _Work:
             if plan.config.method.compresses:
                 stack.enter_context(self._compressed(loaded))
             if plan.evaluation_dtype != plan.dtype:
-                # Cast in place: it is no longer the dense model of `dtype`, so it is not kept.
-                stack.callback(release_model)
-                to_dtype(loaded.model, plan.evaluation_dtype)
+                self._cast(loaded.model, stack)
             for number in plan.missing(self.result):
                 with self.stopwatch("evaluate"):
                     measured = self._measure(number, loaded, texts)
                 put_number(self.result, measured)
                 plan.cell.write(self.result)
 
+    def _cast(self, model: nn.Module, stack: ExitStack) -> None:
+        """Cast the model in place for its evaluation; undone where that loses nothing."""
+        dtype, narrower = (
+            getattr(torch, self.plan.evaluation_dtype),
+            getattr(torch, self.plan.dtype),
+        )
+        if torch.finfo(dtype).bits > torch.finfo(narrower).bits:
+            stack.callback(to_dtype, model, narrower)
+        else:
+            stack.callback(release_model)
+        to_dtype(model, dtype)
+
+    def _tokens_key(self, number: PlannedNumber) -> tuple[str, str]:
+        return digest(self.plan.model.identity), number.key
+
     def _texts(self) -> dict[str, str]:
         """The text of each number to measure, unless it is tokenised already."""
-        known = _loaded.tokens if _loaded and _loaded.key == _model_key(self.plan) else {}
         return {
             number.key: text_of(number.dataset, "test", number.source)
             for number in self.plan.missing(self.result)
-            if number.key not in known
+            if self._tokens_key(number) not in _tokens
         }
 
     @contextmanager
@@ -242,8 +271,12 @@ class _Work:
         """The statistics, from `cache_dir` or from a pass of the model."""
         folder = self.plan.cache_dir / "calibration"
         path = folder / f"{digest(planned.identity)[:32]}.safetensors"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            place = self.plan.config.cache_dir
+            raise NsvdError(f"cache_dir={place} cannot be written to: {error}") from None
+        with hold(path.with_suffix(".lock"), "the same calibration", log.warning):
             if path.exists():
                 try:
                     return Calibration.load(path)
@@ -268,15 +301,14 @@ class _Work:
     def _samples(self, planned: PlannedCalibration, loaded: LoadedModel) -> Tokens:
         calibration = self.plan.config.calibration
         tokenizer = loaded.tokenizer
-        if planned.tokenizer is not None:
-            other = ModelConfig(name=planned.tokenizer.name, title="tokenizer")
-            tokenizer = load_tokenizer(planned.tokenizer, other)
+        if planned.tokenizer is not None and planned.tokenizer_config is not None:
+            tokenizer = load_tokenizer(planned.tokenizer, planned.tokenizer_config)
         text = text_of(calibration.dataset, calibration.split, planned.source)
         samples = calibration_samples(tokenizer, text, calibration)
         if len(samples.ids) < calibration.samples:
             log.warning(
                 "calibration: %d of %d samples had %d tokens; the others are left out",
-                len(samples.ids), calibration.samples, calibration.length,
+                len(samples.ids), calibration.samples, calibration.sample_length,
             )  # fmt: skip
         return samples
 
@@ -296,15 +328,11 @@ class _Work:
         """The perplexity of one dataset, with all that is kept beside it."""
         start = time.perf_counter()
         plan, evaluation, name = self.plan, self.plan.config.evaluation, number.dataset.name
-        if number.key not in loaded.tokens:
-            loaded.tokens[number.key] = windows(
-                loaded.tokenizer,
-                texts[number.key],
-                number.dataset,
-                plan.length,
-                evaluation.max_windows,
-            )
-        tokens = loaded.tokens[number.key]
+        tokens = _tokens.get(self._tokens_key(number))
+        if tokens is None:
+            text, cap = texts[number.key], evaluation.max_windows
+            tokens = windows(loaded.tokenizer, text, number.dataset, plan.length, cap)
+            _tokens[self._tokens_key(number)] = tokens
         check_vocabulary(loaded.model, tokens.ids)
         try:
             nll = window_nll(
@@ -330,6 +358,5 @@ class _Work:
             "window_nll": nll,
             "seconds": round(time.perf_counter() - start, 3),
             "measured": _now(),
-            "git": self.result["environment"]["git"],
-            "hardware": self.result["environment"]["hardware"],
+            "environment": self.result["environment"],
         }

@@ -158,15 +158,16 @@ class CalibrationConfig:
     """Which tokens the statistics come from; see `conf/calibration/default.yaml`.
 
     Attributes:
-        length: tokens a sample.
+        length: tokens a sample; null: the smaller of 2048 and what the model takes.
         sampler: `svdllm` (character offsets) or `tokens` (token offsets).
-        tokenizer: hub id or folder of the tokenizer that draws the ids; null: the model's own.
+        tokenizer: what draws the ids: a name in `conf/model`, a hub id or a folder; null: the
+            model's own tokenizer.
     """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     split: str = "train"
     samples: int = 256
-    length: int = 2048
+    length: int | None = None
     seed: int = 3
     sampler: str = "svdllm"
     tokenizer: str | None = None
@@ -175,9 +176,21 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         _require(self.samples > 0, "calibration.samples", self.samples, "a number > 0")
-        _require(self.length > 1, "calibration.length", self.length, "more than 1 token")
+        if self.length is not None:
+            _require(self.length > 1, "calibration.length", self.length, "more than 1 token")
         _require_one_of("calibration.sampler", self.sampler, SAMPLERS)
         _require_batch("calibration.batch", self.batch)
+
+    @property
+    def sample_length(self) -> int:
+        """Tokens a sample, once `nsvd_exp.cells` has resolved it.
+
+        Raises:
+            ValueError: it is not resolved.
+        """
+        if self.length is None:
+            raise ValueError("calibration.length is not resolved")
+        return self.length
 
 
 @dataclass
@@ -232,6 +245,8 @@ class Config:
     cache_dir: str = "results/cache"
 
     def __post_init__(self) -> None:
+        # The rounding of a computed value, as in range(0.1,0.4,0.1), makes no cell of its own.
+        self.ratio, self.k1 = (float(f"{value:.12g}") for value in (self.ratio, self.k1))
         _require(0 < self.ratio < 1, "ratio", self.ratio, "0 < ratio < 1, the fraction REMOVED")
         _require(0 < self.k1 <= 1, "k1", self.k1, "0 < k1 <= 1, a fraction of the rank")
         _require_one_of("solver", self.solver, SOLVERS)
@@ -259,13 +274,33 @@ def typed_config(composed: DictConfig) -> Config:
     return config
 
 
+def conf_dir() -> Path:
+    """`conf/`: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def model_named(name: str, revision: str) -> ModelConfig:
+    """The model of `conf/model/<name>.yaml`, or else the hub id or folder `name` at `revision`."""
+    path = conf_dir() / "model" / f"{name}.yaml"
+    if not path.is_file():
+        return ModelConfig(name=name, title=_model_title(name), revision=revision)
+    written = OmegaConf.load(path)
+    assert isinstance(written, DictConfig)
+    merged = OmegaConf.merge(ModelConfig, written.get("model", written))
+    model = OmegaConf.to_object(merged)
+    assert isinstance(model, ModelConfig)
+    return model
+
+
 def expand_path(path: str) -> str:
     """`~` and environment variables filled in, relative to where the command was typed."""
     return str(Path(os.path.expandvars(os.path.expanduser(path))).absolute())
 
 
 def _model_title(name: str) -> str:
-    return Path(name.rstrip("/")).name
+    return Path(name).name
 
 
 def register() -> None:

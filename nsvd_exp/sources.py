@@ -166,8 +166,11 @@ def hub_file(name: str, file: str, commit: str, kind: str) -> Path:
     )
 
 
-def locate_model(name: str, revision: str = "main") -> ModelSource:
+def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False) -> ModelSource:
     """The model folder, or else the hub repository, that `name` stands for.
+
+    Args:
+        tokenizer_only: a folder needs no config.json then.
 
     Raises:
         NsvdError: neither is there, or it has no config.json.
@@ -175,6 +178,8 @@ def locate_model(name: str, revision: str = "main") -> ModelSource:
     folder = Path(expand_path(name))
     if folder.is_dir():
         config_path = folder / "config.json"
+        if tokenizer_only and not config_path.is_file():
+            return ModelSource(str(folder), None, {"sha256": model_folder_digest(folder)}, {})
         if not config_path.is_file():
             raise NsvdError(f"model folder {name} has no config.json")
         identity = {"sha256": model_folder_digest(folder)}
@@ -215,18 +220,17 @@ def max_length(source: ModelSource, model: ModelConfig) -> int:
     raise NsvdError(f"config.json of {model.name} names no maximal length: give model.max_length=")
 
 
-def evaluation_length(asked: int | None, source: ModelSource, model: ModelConfig) -> int:
-    """Tokens a window: what was asked for, else the smaller of 2048 and what the model takes."""
-    limit = max_length(source, model)
-    return check_length("evaluation.length", min(2048, limit) if asked is None else asked, limit)
+def resolve_length(name: str, asked: int | None, source: ModelSource, model: ModelConfig) -> int:
+    """Tokens a window: what was asked for, else the smaller of 2048 and what the model takes.
 
-
-def check_length(name: str, length: int, limit: int) -> int:
-    """`length`, if the model takes so many tokens.
+    Args:
+        name: of the setting.
 
     Raises:
-        NsvdError: it does not.
+        NsvdError: more was asked for than the model takes.
     """
+    limit = max_length(source, model)
+    length = min(2048, limit) if asked is None else asked
     if length > limit:
         raise NsvdError(
             f"{name}={length} is more than the {limit} positions the model takes: use {limit} or "
@@ -315,7 +319,7 @@ def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> 
     Raises:
         NsvdError: they are in neither place, or two local files claim to be them.
     """
-    protocol = {
+    protocol: dict[str, Any] = {
         "document": dataset.document,
         "join": dataset.join,
         "rows": dataset.rows,
@@ -324,7 +328,8 @@ def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> 
     sought = _local_place(dataset.name, split, data_dir)
     path = _local_file(dataset.name, split, data_dir)
     if path is not None:
-        return DatasetSource(path, None, {**protocol, "sha256": file_digest(path)}, sought)
+        identity = {**protocol, "format": path.suffix, "sha256": file_digest(path)}
+        return DatasetSource(path, None, identity, sought)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits) or "none"
         raise NsvdError(

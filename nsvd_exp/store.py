@@ -23,6 +23,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import digest
 
 RESULT_VERSION = 1
+REQUIRED = {"status", "key", "identity", "method", "layers", "datasets", "earlier", "created"}
 
 Result = dict[str, Any]
 
@@ -41,6 +42,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold(path: Path, title: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock file `path` alone; `on_wait` is told once if another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait(f"waiting for another process, which is at {title}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -82,16 +98,8 @@ class Cell:
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
         """Hold the cell alone; `on_wait` is told once if another process holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_wait(f"waiting for another process that holds {self.folder.name}")
-            lock.acquire()
-        try:
+        with hold(self.folder / ".lock", self.folder.name, on_wait):
             yield
-        finally:
-            lock.release()
 
 
 def cell_for(results_dir: Path, identity: dict[str, Any]) -> Cell:
@@ -110,6 +118,8 @@ def read_result(path: Path) -> Result:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         version = result["version"]
+        if version == RESULT_VERSION and not result.keys() >= REQUIRED:
+            raise KeyError(f"it lacks {', '.join(sorted(REQUIRED - result.keys()))}")
     except (ValueError, KeyError, TypeError) as error:
         raise NsvdError(
             f"{path} is damaged ({error}): move it away and run the cell again"

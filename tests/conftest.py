@@ -20,9 +20,9 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.arguments import conf_dir, normalise
+from nsvd_exp.arguments import normalise
 from nsvd_exp.methods import Statistics
-from nsvd_exp.schema import Config, register, typed_config
+from nsvd_exp.schema import Config, conf_dir, register, typed_config
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -9,7 +9,14 @@ import torch
 from conftest import CONFIGS, make_model
 from torch import nn
 
-from nsvd_exp.calibration import DAMAGED, Calibration, Statistics, calibrate, gram
+from nsvd_exp.calibration import (
+    DAMAGED,
+    Calibration,
+    InputWatcher,
+    Statistics,
+    calibrate,
+    gram,
+)
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import find_linears
 
@@ -146,6 +153,56 @@ def test_an_address_used_again_is_another_input() -> None:
     model = OneBlock(ShortLived())
     s = calibrate(model, find_linears(model, []), token_ids())
     torch.testing.assert_close(4 * s["blocks.0.second"].gram, 9 * s["blocks.0.first"].gram)
+
+
+class ByKeyword(nn.Module):
+    """A layer that gets its input as a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4).double()
+
+    def forward(self, x: torch.Tensor) -> None:
+        self.layer(input=x)
+
+
+def test_inputs_given_by_keyword_count_too() -> None:
+    model = OneBlock(ByKeyword())
+    s = calibrate(model, find_linears(model, []), token_ids())
+    assert s["blocks.0.layer"].tokens == token_ids().numel()
+
+
+class PartlyShared(nn.Module):
+    """Two layers that share one of the two inputs of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> None:
+        self.first(x)
+        self.first(x * 3)
+        self.second(x)
+
+
+def test_layers_that_share_some_inputs_and_not_others_are_refused() -> None:
+    model = OneBlock(PartlyShared())
+    with pytest.raises(NsvdError, match=r"blocks\.0\.second shares some of its inputs"):
+        calibrate(model, find_linears(model, []), token_ids())
+
+
+def test_no_more_than_one_block_of_inputs_is_held() -> None:
+    model = make_model("llama")
+    watcher = InputWatcher(find_linears(model, []), model.model.layers)
+    held = []
+    handle = model.model.layers[1].register_forward_pre_hook(
+        lambda *_: held.append(len(watcher._seen))
+    )
+    with watcher.watching(), torch.no_grad():
+        model(input_ids=token_ids())
+    handle.remove()
+    assert held == [0]
+    assert not watcher._seen
 
 
 class Unused(nn.Module):

@@ -19,10 +19,11 @@ import pytest
 from omegaconf import OmegaConf
 from test_conf import METHODS, configured
 
+from nsvd_exp.bundled import MODEL_DIR
 from nsvd_exp.cells import Plan, dense_of, plan_cell, public_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import canonical_json, decimal_text, digest, token_digest
-from nsvd_exp.schema import Config, typed_config
+from nsvd_exp.schema import Config, model_named, typed_config
 from nsvd_exp.store import RESULT_VERSION
 
 TABLE_1 = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
@@ -192,8 +193,8 @@ def test_the_dense_model_beside_a_job_is_the_dense_cell(root: Path) -> None:
     assert plan_cell(beside).cell == planned(root, "dense").cell
 
 
-GOLDEN_CELL = "57e185d9667723afd545a1512db4b3632034842f89de29c895a84dc81a56d4e6"
-GOLDEN_NUMBER = "69e9ff8cb975ac1f238a8d50c06dd07ab99ab515fa8f456d955f79514d483f30"
+GOLDEN_CELL = "5320717b21d9776df7daa2c3f0b1abab91f6759d1ef6f3458817445ae63050af"
+GOLDEN_NUMBER = "bd552e6d0bb2bff28fd9b20c1aea899492213e100eb50b67f136b5dce0fc4c87"
 
 
 def sha256(text: str) -> str:
@@ -208,6 +209,7 @@ def golden_identity() -> dict[str, Any]:
         "join": "\n\n",
         "rows": None,
         "split_special_tokens": False,
+        "format": ".txt",
         "sha256": sha256("some text"),
     }
     calibration = {"samples": 4, "length": 128, "seed": 3, "sampler": "svdllm", "version": 1}
@@ -291,7 +293,8 @@ def test_a_cell_is_done_when_it_ended_and_lacks_no_number(root: Path) -> None:
     assert not plan.is_done(None)
     assert plan.is_done(result_of(plan, "done"))
     assert not plan.is_done(result_of(plan, "partial"))
-    assert not plan.is_done(result_of(plan, "failed"))
+    # It failed at a dataset that another run asked for: this one's numbers are there.
+    assert plan.is_done(result_of(plan, "failed"))
     capped = planned(root, "nsvd_i", "evaluation.max_windows=1")
     assert capped.missing(result_of(plan, "done")) == capped.numbers
     assert not capped.is_done(result_of(plan, "done"))
@@ -313,6 +316,40 @@ def test_methods_that_look_at_no_activations_need_no_calibration_text(
         assert planned(tmp_path, method, "calibration.length=9999").calibration is None
     with pytest.raises(NsvdError, match=r"wikitext2/train\.jsonl .* is not there"):
         planned(tmp_path, "asvd_i", "calibration.dataset.revision=main")
+
+
+def test_a_sample_is_2048_or_what_the_model_takes(root: Path) -> None:
+    plan = planned(root, "nsvd_i", "calibration.length=null")
+    assert plan.config.calibration.sample_length == 512
+    assert plan.calibration is not None
+    assert plan.calibration.identity["tokens"]["length"] == 512
+    assert plan.cell.key == planned(root, "nsvd_i", "calibration.length=512").cell.key
+
+
+def test_code_that_comes_with_a_model_is_part_of_what_it_is(root: Path) -> None:
+    plain, trusted = planned(root), planned(root, "nsvd_i", "model.trust_remote_code=true")
+    assert plain.cell.key != trusted.cell.key
+
+
+def test_the_same_bytes_read_as_another_format_are_another_number(tmp_path: Path) -> None:
+    write_files(tmp_path, FILES)
+    before = [n.key for n in planned(tmp_path).numbers]
+    path = tmp_path / "data/ptb/test.jsonl"
+    path.rename(path.with_suffix(".txt"))
+    after = [n.key for n in planned(tmp_path).numbers]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
+
+
+def test_a_tokenizer_named_in_conf_brings_its_options(root: Path) -> None:
+    plan = planned(root, "nsvd_i", "calibration.tokenizer=tiny")
+    assert plan.calibration is not None
+    assert plan.calibration.tokenizer is not None
+    assert Path(plan.calibration.tokenizer.name) == MODEL_DIR
+    llama = model_named("llama_7b", "main")
+    assert llama.name == "jeffwan/llama-7b-hf"
+    assert llama.tokenizer["add_bos_token"] is True
+    assert llama.revision != "main"
+    assert model_named("some/model", "v2").revision == "v2"
 
 
 @pytest.mark.parametrize("setting", ["calibration.length", "evaluation.length"])

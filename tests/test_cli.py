@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from conftest import words
 
-from nsvd_exp.arguments import conf_dir, normalise
+from nsvd_exp.arguments import normalise
 from nsvd_exp.cli import main
+from nsvd_exp.schema import conf_dir
 from nsvd_exp.store import read_all
 
 Settings = Callable[..., list[str]]
@@ -88,6 +89,30 @@ def test_datasets_are_an_axis_of_a_grid(
     assert "1 done, 1 skipped" in out
 
 
+def test_jobs_that_differ_in_other_settings_can_be_told_apart(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "method=asvd_i", "calibration.seed=1,2"]
+    code, out, err = run_main(capsys, "-m", *arguments, "ratio=0.3,0.5")
+    assert code == 0, err
+    rows = [line for line in out.splitlines() if "done" in line and "asvd_i" in line]
+    assert sorted(re.findall(r"calibration\.seed=\d", " ".join(rows))) == [
+        *["calibration.seed=1"] * 2,
+        *["calibration.seed=2"] * 2,
+    ]
+    assert "data_dir" not in out
+
+
+def test_a_computed_ratio_is_the_cell_of_the_typed_one(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "method=svd"]
+    assert run_main(capsys, *arguments, "ratio=0.3")[0] == 0
+    code, out, err = run_main(capsys, "-m", *arguments, "ratio=range(0.1,0.31,0.1)")
+    assert code == 0, err
+    assert "2 done, 1 skipped" in out
+
+
 def test_a_failed_cell_does_not_stop_the_grid(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +180,12 @@ BAD_INPUT = {
     "dataset=[snips]": "snips/test.jsonl (.json, .parquet, .txt) is not there, and dataset",
     "dataset=[cmrc_cn]": "cmrc_cn/test.jsonl (.json, .parquet, .txt) is not there, and dataset",
     "data_dir=/no/such/folder": "there is no folder",
+    "results_dir=/dev/null": "results_dir=/dev/null: /dev/null cannot be written to",
+    "results_dir=/proc/x": "results_dir=/proc/x: /proc/x cannot be written to",
+    "cache_dir=/dev/null/x": "cache_dir=/dev/null/x cannot be written to",
+    "calibration.tokenizer=/no/such": "calibration.tokenizer=/no/such: there is no model folder",
+    "model.skip=all": "A list is written [a,b]",
+    "model.skip=['*']": "hold no Linear to compress that model.skip leaves",
     "device=cuda": "there is no CUDA device here",
     "method=svd method.reading=scalar": "only asvd_iii has readings",
     "method.whitening=choleski": "unknown whitening 'choleski'. Did you mean cholesky",

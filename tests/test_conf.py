@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import hydra
 import pytest
-from hydra import compose, initialize_config_dir
+from conftest import compose
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nsvd_exp.arguments import conf_dir
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import whitening_named
-from nsvd_exp.schema import Config, expand_path, register, typed_config
+from nsvd_exp.schema import Config, conf_dir, expand_path, register, typed_config
 
 EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", "alpaca_eval_jp"]
 
@@ -34,14 +34,11 @@ def names_in(group: str) -> list[str]:
 def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
     """What the command line `overrides` composes to."""
     register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=with_hydra)
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose("config", list(overrides), return_hydra_config=with_hydra)
 
 
-@functools.cache
-def configured(*overrides: str) -> Config:
-    """The same as typed, range-checked values."""
-    return typed_config(composed(*overrides))
+configured = functools.cache(compose)  # of conftest: the same as typed, range-checked values
 
 
 @functools.cache
@@ -134,11 +131,11 @@ def test_every_calibration_composes(name: str) -> None:
 def test_calibration_is_the_papers_but_for_the_tiny_model() -> None:
     paper = configured("model=llama_7b")
     c = paper.calibration
-    assert (c.samples, c.length, c.seed, c.sampler, c.split) == (256, 2048, 3, "svdllm", "train")
+    assert (c.samples, c.length, c.seed, c.sampler, c.split) == (256, None, 3, "svdllm", "train")
     assert paper.data_dir is None
     tiny = configured("calibration.samples=5")
     assert tiny.calibration.samples == 5
-    assert tiny.calibration.length < 2048
+    assert tiny.calibration.sample_length < 2048
     assert tiny.data_dir is not None
 
 
@@ -183,7 +180,7 @@ def test_a_value_out_of_range_is_an_error_that_names_the_setting(override: str) 
 
 def test_no_dataset_at_all_is_an_error() -> None:
     with pytest.raises(NsvdError, match=r"dataset=\[\]: expected at least one dataset"):
-        configured("dataset=[]")
+        typed_config(composed("dataset=[]"))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +205,9 @@ def test_a_misspelt_choice_is_answered_with_the_nearest() -> None:
         with_value("solver=papre")
 
 
-def test_only_asvd_iii_has_readings() -> None:
+def test_only_asvd_iii_has_readings_and_it_has_two() -> None:
+    with pytest.raises(NsvdError, match=r"unknown method\.reading 'third'.*scalar, spectral"):
+        configured("method=asvd_iii", "method.reading=third")
     with pytest.raises(NsvdError, match=r"method\.reading=scalar: expected nothing here"):
         with_value("method.reading=scalar")
 

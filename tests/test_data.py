@@ -16,8 +16,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-import transformers
-from conftest import SHARED, make_tokenizer, needs_shared
+from conftest import make_tokenizer
 from test_conf import EIGHT, configured
 from test_sources import COMMIT, AddToHub, empty_hub_cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -278,40 +277,40 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>")
 
 
-def words(count: int) -> str:
+def ordered_words(count: int) -> str:
     return " ".join(f"w{2 + number % 97}" for number in range(count))
 
 
 @pytest.mark.parametrize("length", [2, 7, 30])
 def test_windows_are_the_whole_text_cut_without_its_tail(length: int) -> None:
     ids = [2 + number % 97 for number in range(30)]
-    tokens = windows(make_tokenizer(), words(30), dataset("ptb"), length, None)
+    tokens = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), length, None)
     assert tokens.ids.shape == (30 // length, length)
     assert tokens.ids.flatten().tolist() == ids[: 30 // length * length]
     assert not tokens.bos
 
 
 def test_the_cap_keeps_the_first_windows() -> None:
-    every = windows(make_tokenizer(), words(30), dataset("ptb"), 7, None)
+    every = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), 7, None)
     for cap in (1, 3, 4, 99):
-        capped = windows(make_tokenizer(), words(30), dataset("ptb"), 7, cap)
+        capped = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), 7, cap)
         assert capped.ids.tolist() == every.ids[:cap].tolist()
 
 
 def test_a_text_is_tokenised_once_so_it_has_one_bos() -> None:
-    tokens = windows(with_bos(), words(30), dataset("ptb"), 7, None)
+    tokens = windows(with_bos(), ordered_words(30), dataset("ptb"), 7, None)
     assert tokens.bos
     assert (tokens.ids == 1).nonzero().tolist() == [[0, 0]]
 
 
 def test_a_text_shorter_than_a_window_is_an_error() -> None:
-    assert len(windows(make_tokenizer(), words(7), dataset("ptb"), 7, None).ids) == 1
+    assert len(windows(make_tokenizer(), ordered_words(7), dataset("ptb"), 7, None).ids) == 1
     with pytest.raises(NsvdError, match=r"ptb has 6 tokens, fewer than one window of 7: .*evaluat"):
-        windows(make_tokenizer(), words(6), dataset("ptb"), 7, None)
+        windows(make_tokenizer(), ordered_words(6), dataset("ptb"), 7, None)
 
 
 def test_the_recorded_hash_is_of_the_ids_in_order() -> None:
-    tokens = windows(make_tokenizer(), words(30), dataset("ptb"), 7, None)
+    tokens = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), 7, None)
     ids = tokens.ids.flatten().tolist()
     assert tokens.sha256 == hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()
 
@@ -328,14 +327,6 @@ def test_unk_is_five_characters_or_the_unknown_token() -> None:
     assert len(split) == len(text)
     assert {0, 1}.isdisjoint(split)
     assert (special.count(0), special.count(1)) == (1, 1)
-
-
-@needs_shared
-def test_unk_is_read_as_characters_by_a_llama_tokenizer() -> None:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(SHARED / "models" / "stories260k")
-    text = "the <unk> fell N N <unk> it"
-    assert token_ids(tokenizer, text, False).count(tokenizer.unk_token_id) == 2
-    assert tokenizer.unk_token_id not in token_ids(tokenizer, text, True)
 
 
 def calibration(**fields: Any) -> CalibrationConfig:
@@ -401,7 +392,7 @@ def test_the_token_sampler_draws_from_the_whole_tokenised_text() -> None:
 def test_a_seed_is_a_draw(sampler: str) -> None:
     def drawn(seed: int) -> list[list[int]]:
         config = calibration(samples=4, length=8, seed=seed, sampler=sampler)
-        return calibration_samples(make_tokenizer(), words(500), config).ids.tolist()
+        return calibration_samples(make_tokenizer(), ordered_words(500), config).ids.tolist()
 
     assert drawn(3) == drawn(3)
     assert len({str(drawn(seed)) for seed in range(5)}) == 5
@@ -411,7 +402,7 @@ def test_a_text_of_exactly_one_sample_is_that_sample() -> None:
     tokenizer = make_tokenizer()
     by_tokens = calibration(samples=3, length=8, sampler="tokens")
     expected = [[2, 3, 4, 5, 6, 7, 8, 9]] * 3
-    assert calibration_samples(tokenizer, words(8), by_tokens).ids.tolist() == expected
+    assert calibration_samples(tokenizer, ordered_words(8), by_tokens).ids.tolist() == expected
     by_characters = calibration(samples=3, length=8)
     text = "w " * 4 + "w"  # 9 characters: the only offset is 0, and it gives 5 tokens
     with pytest.raises(NsvdError, match="gave no sample of 8 tokens"):

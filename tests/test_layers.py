@@ -249,6 +249,13 @@ def sharing(a: str, b: str) -> nn.Module:
     return model
 
 
+def shared_module() -> nn.Module:
+    """A model in which two blocks hold one Linear."""
+    model = make_model("llama")
+    model.model.layers[1].self_attn.q_proj = model.model.layers[0].self_attn.q_proj
+    return model
+
+
 Q0, Q1 = (f"model.layers.{i}.self_attn.q_proj" for i in range(2))
 UP1 = "model.layers.1.mlp.up_proj"
 
@@ -260,12 +267,23 @@ UP1 = "model.layers.1.mlp.up_proj"
         (lambda: with_layer(nn.Conv1d(32, 48, 1)), UP1, "convolution-style"),
         (lambda: sharing(Q1, Q0), Q0, "shares its weight with another module"),
         (lambda: sharing("lm_head", Q0), Q0, "shares its weight with another module"),
+        (shared_module, Q0, "shares its weight with another module"),
         (lambda: with_layer(ScaledLinear(32, 48)), UP1, "computes something else"),
         (lambda: with_layer(integer_linear()), UP1, "quantised"),
         (lambda: with_layer(PackedLinear()), UP1, "quantised"),
         (mixtral, "model.layers.0.mlp.gate", "outside of any Linear"),
     ],
-    ids=["gpt2", "conv1d", "shared", "shared outside", "forward", "int8", "packed", "mixtral"],
+    ids=[
+        "gpt2",
+        "conv1d",
+        "shared",
+        "shared outside",
+        "shared module",
+        "forward",
+        "int8",
+        "packed",
+        "mixtral",
+    ],
 )
 def test_what_two_factors_cannot_replace_is_refused_by_name(
     make: Callable[[], nn.Module], name: str, reason: str

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import random_inputs, random_weight, statistics_of
 
+from nsvd_exp.calibration import gram
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.linalg import relative_loss, truncated_svd
 from nsvd_exp.methods import JITTER, Method, Statistics, Whitening, whitening_named
@@ -169,6 +171,31 @@ def test_singular_gram_both_solvers_agree_on_what_calibration_saw() -> None:
     kept = approximate("asvd_ii", "basis", W, 8, 1.0, statistics) @ unseen
     assert torch.linalg.matrix_norm(dropped) < 1e-6 * torch.linalg.matrix_norm(W)
     assert torch.linalg.matrix_norm(kept) > 0.1 * torch.linalg.matrix_norm(W)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("name", ["asvd_i", "asvd_ii", "asvd_iii spectral", "nsvd_ii"])
+@pytest.mark.parametrize(("solver", "k"), [("basis", 26), ("paper", 16)])
+def test_the_rounding_of_a_gram_matrix_is_no_rank(
+    name: str, solver: str, k: int, dtype: torch.dtype
+) -> None:
+    """20 tokens in 40 channels, multiplied in float32: its rank is 20 all the same."""
+    if solver == "paper" and name == "asvd_i":
+        pytest.skip("Cholesky takes the rounding for rank, or shifts; as SVD-LLM does")
+    X = random_inputs(40, 20).to(dtype)
+    exact = statistics_of(X.double())
+    rounded = replace(exact, gram=gram(X.T))
+    assert int((torch.linalg.eigvalsh(rounded.gram.double()).abs() > 0).sum()) > 20
+    W = random_weight(32, 40)
+    ours = approximate(name, solver, W, k, 0.9, rounded)
+    assert distance(ours, approximate(name, solver, W, k, 0.9, exact)) < 1e-3
+
+
+def test_what_calibration_saw_is_counted() -> None:
+    W, X = random_weight(20, 30), random_inputs(30, 6)
+    method = Method(whitening_named("cholesky"))
+    assert method.factorise(W, 8, 1.0, statistics_of(X)).seen == 6
+    assert method.factorise(W, 8, 1.0, statistics_of(random_inputs(30, 300))).seen == 20
 
 
 @every_method

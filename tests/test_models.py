@@ -15,10 +15,11 @@ import transformers
 from conftest import CONFIGS, SHARED, make_model, needs_shared
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
+from test_sources import empty_hub_cache
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.models import check_vocabulary, load_model, load_tokenizer, to_dtype
+from nsvd_exp.models import check_device, check_vocabulary, load_model, load_tokenizer, to_dtype
 from nsvd_exp.schema import ModelConfig
 from nsvd_exp.sources import locate_model
 
@@ -63,7 +64,7 @@ def test_half_precision_is_of_the_parameters_not_of_the_buffers(model_folder: Sa
     """Loaded in half precision or cast to it: the same numbers, rotary frequencies whole."""
     folder = model_folder()
     loaded, cast = load(folder, "bfloat16"), load(folder)
-    to_dtype(cast, "bfloat16")
+    to_dtype(cast, torch.bfloat16)
     for model in (loaded, cast):
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
         assert {b.dtype for b in model.buffers()} == {torch.float32}
@@ -74,7 +75,7 @@ def test_half_precision_is_of_the_parameters_not_of_the_buffers(model_folder: Sa
 
 def test_a_tied_weight_stays_tied_when_cast() -> None:
     model = make_model("opt")
-    to_dtype(model, "float16")
+    to_dtype(model, torch.float16)
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
@@ -140,6 +141,30 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def on_hub(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is in `folder`, from the hub cache."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    empty_hub_cache(cache, monkeypatch)("org/model", files)
+    config = ModelConfig(name="org/model", title="test")
+    return load_model(locate_model("org/model"), config, "float32", "cpu")
+
+
+def test_a_hub_model_is_loaded_from_the_cache(
+    model_folder: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = on_hub(model_folder(), tmp_path / "hub", monkeypatch)
+    assert torch.equal(loaded.get_parameter(UP), make_model("llama").get_parameter(UP))
+
+
+def test_a_hub_model_with_pickled_weights_alone_is_refused(
+    model_folder: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model_folder()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(NsvdError, match=r"^org/model .*model\.safetensors_only=false"):
+        on_hub(folder, tmp_path / "hub", monkeypatch)
+
+
 def test_a_quantised_checkpoint_is_refused(model_folder: Save) -> None:
     folder = model_folder()
     edit_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
@@ -163,9 +188,10 @@ def test_a_config_that_makes_no_language_model_is_one_message(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
-def test_cuda_where_torch_cannot_use_it_is_an_error(model_folder: Save) -> None:
+def test_cuda_where_torch_cannot_use_it_is_an_error() -> None:
+    check_device("cpu")
     with pytest.raises(NsvdError, match=r"device=cuda: .*use device=cpu"):
-        load(model_folder(), device="cuda")
+        check_device("cuda")
 
 
 REMOTE_CODE = """

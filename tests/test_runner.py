@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,30 @@ def test_a_wider_run_adds_and_another_protocol_keeps_both(settings: Settings) ->
     assert shorter["earlier"] == [first["datasets"]["ptb"]]
     # And back: nothing is measured again.
     assert plan_cell(compose(*arguments, "dataset=[ptb]")).is_done(shorter)
+
+
+def test_a_wider_run_that_fails_or_is_killed_costs_no_number(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = settings()
+    narrow = [*arguments, "dataset=[ptb]"]
+    first = run(*narrow)
+    wide = plan_cell(compose(*arguments))
+    for error, status in ((KeyboardInterrupt, "done"), (RuntimeError, "failed")):
+
+        def broken(*_: Any, error: type[BaseException] = error) -> list[float]:
+            raise error
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(runner, "window_nll", broken)
+            run_cell(wide)
+        stored = wide.cell.read()
+        assert stored is not None
+        assert stored["status"] == status
+        assert stored["datasets"] == first["datasets"]
+        assert stored["layers"] == first["layers"]
+        assert plan_cell(compose(*narrow)).is_done(stored)
+        assert not wide.is_done(stored)
 
 
 def test_statistics_are_made_once_and_read_by_other_cells(

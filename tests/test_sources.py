@@ -21,7 +21,6 @@ from nsvd_exp.schema import DatasetConfig, ModelConfig
 from nsvd_exp.sources import (
     ModelSource,
     cuda_devices,
-    evaluation_length,
     hub_commit,
     locate_dataset,
     locate_model,
@@ -29,6 +28,7 @@ from nsvd_exp.sources import (
     on_hub,
     resolve_device,
     resolve_dtype,
+    resolve_length,
 )
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -241,10 +241,10 @@ def test_the_user_knows_the_length_better() -> None:
 @pytest.mark.parametrize(("limit", "expected"), [(512, 512), (2048, 2048), (32768, 2048)])
 def test_a_window_is_2048_or_what_the_model_takes(limit: int, expected: int) -> None:
     source = model_source(max_position_embeddings=limit)
-    assert evaluation_length(None, source, model_config()) == expected
-    assert evaluation_length(limit, source, model_config()) == limit
-    with pytest.raises(NsvdError, match=f"={limit + 1} is more than the {limit} positions"):
-        evaluation_length(limit + 1, source, model_config())
+    assert resolve_length("evaluation.length", None, source, model_config()) == expected
+    assert resolve_length("evaluation.length", limit, source, model_config()) == limit
+    with pytest.raises(NsvdError, match=f"length={limit + 1} is more than the {limit} positions"):
+        resolve_length("evaluation.length", limit + 1, source, model_config())
 
 
 def safetensors_header(*dtypes: str) -> bytes:

@@ -32,7 +32,9 @@ def cell(tmp_path: Path) -> Cell:
 
 
 def result(**fields: Any) -> dict[str, Any]:
-    return {"version": RESULT_VERSION, "status": "done", "datasets": {}, "earlier": []} | fields
+    empty = {"status": "done", "datasets": {}, "earlier": [], "layers": []}
+    identity = {"key": "0", "identity": {}, "method": "svd", "created": "2025-03-21"}
+    return {"version": RESULT_VERSION, **empty, **identity, **fields}
 
 
 def number(dataset: str, key: str, perplexity: float = 2.0) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def test_the_folder_names_the_cell_and_its_key(tmp_path: Path, cell: Cell) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ['{"version": 1, "stat', "", "[]", "null", "{}"], ids=["cut", "empty", "list", "null",
+    "text", ['{"version": 1, "stat', "", "[]", '{"version": 1}', "null", "{}"], ids=["cut", "empty", "list", "null",
                                                                  "no version"]
 )  # fmt: skip
 def test_a_damaged_result_is_one_message_with_the_way_out(cell: Cell, text: str) -> None:
@@ -183,7 +185,7 @@ def test_a_cell_has_one_holder_and_a_killed_one_lets_go(tmp_path: Path, cell: Ce
 
         with cell.lock(kill_holder):
             assert holder.wait(timeout=10) == -signal.SIGKILL
-    assert waited == [f"waiting for another process that holds {cell.folder.name}"]
+    assert waited == [f"waiting for another process, which is at {cell.folder.name}"]
 
 
 def test_a_lock_is_free_after_an_exception(cell: Cell) -> None:
