@@ -99,10 +99,17 @@ def test_the_folder_names_the_cell_and_its_key(tmp_path: Path, cell: Cell) -> No
     assert cell_for(tmp_path, {"method": {"name": "dense"}}).folder.name.startswith("dense-")
 
 
-@pytest.mark.parametrize(
-    "text", ['{"version": 1, "stat', "", "[]", '{"version": 1}', "null", "{}"], ids=["cut", "empty", "list", "null",
-                                                                 "no version"]
-)  # fmt: skip
+DAMAGED = {
+    "cut": '{"version": 1, "stat',
+    "empty": "",
+    "list": "[]",
+    "null": "null",
+    "no version": "{}",
+    "no fields": '{"version": 1}',
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_result_is_one_message_with_the_way_out(cell: Cell, text: str) -> None:
     cell.folder.mkdir(parents=True)
     cell.path.write_text(text)
