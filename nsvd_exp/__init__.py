@@ -4,6 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Before torch loads OpenMP: threads that wait sleep in place of spinning. Where another process
-# uses the same cores, spinning made small eigenproblems 200 times slower (benchmarks/README.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch loads OpenMP: its threads wait for one another spinning, but not for long. Where other
+# processes use the same cores, small eigenproblems otherwise take up to hundreds of times longer
+# (benchmarks/README.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -11,7 +11,7 @@ from pathlib import Path
 # Before any library reads them: a missing name fails at once, in place of after retries.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import hydra
 import pytest
