@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Before torch loads OpenMP: its threads wait for one another spinning, but not for long. Where other
-# processes use the same cores, small eigenproblems otherwise take up to hundreds of times longer
-# (benchmarks/README.md).
+# Before torch loads OpenMP: its threads wait for one another spinning, but not for long. Where
+# other processes use the same cores, small eigenproblems otherwise take up to hundreds of times
+# longer (benchmarks/README.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

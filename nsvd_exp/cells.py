@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nsvd_exp.devices import resolve_device
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import decimal_text, digest
 from nsvd_exp.schema import (
@@ -29,7 +30,6 @@ from nsvd_exp.sources import (
     ModelSource,
     locate_dataset,
     locate_model,
-    resolve_device,
     resolve_dtype,
     resolve_length,
 )

@@ -7,12 +7,9 @@ branches and tags are resolved before anything is keyed by them. The same goes f
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,45 +234,6 @@ def resolve_length(name: str, asked: int | None, source: ModelSource, model: Mod
             "less (model.max_length= if its config.json is wrong)"
         )
     return length
-
-
-def resolve_device(device: str) -> str:
-    """`auto` as `cuda` or `cpu`.
-
-    Raises:
-        NsvdError: CUDA is asked for where there is none.
-    """
-    if device == "auto":
-        return "cuda" if cuda_devices() else "cpu"
-    if device != "cpu" and not cuda_devices():
-        raise NsvdError(
-            f"device={device}, but there is no CUDA device here, or this torch is a CPU build: "
-            "use device=cpu, or install a CUDA build of torch"
-        )
-    index = int(device.removeprefix("cuda:")) if ":" in device else 0
-    if device != "cpu" and index >= cuda_devices():
-        raise NsvdError(
-            f"device={device}, but there are {cuda_devices()} CUDA devices, from cuda:0"
-        )
-    return device
-
-
-@functools.lru_cache
-def cuda_devices() -> int:
-    """How many CUDA devices torch will find: asked of the driver, without importing torch."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return 0
-    version = Path(spec.origin).with_name("version.py")
-    if version.is_file() and re.search(r"^cuda.*= None$", version.read_text(), re.MULTILINE):
-        return 0
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    usable = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if usable else 0
 
 
 def resolve_dtype(dtype: str, device: str, source: ModelSource) -> str:

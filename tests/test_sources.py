@@ -15,18 +15,17 @@ import torch
 from huggingface_hub import constants, errors
 from test_conf import configured
 
-from nsvd_exp import sources
+from nsvd_exp import devices
+from nsvd_exp.devices import cuda_devices, resolve_device
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.schema import DatasetConfig, ModelConfig
 from nsvd_exp.sources import (
     ModelSource,
-    cuda_devices,
     hub_commit,
     locate_dataset,
     locate_model,
     max_length,
     on_hub,
-    resolve_device,
     resolve_dtype,
     resolve_length,
 )
@@ -298,7 +297,7 @@ def test_cuda_where_there_is_none_is_an_error(device: str) -> None:
 
 
 def test_with_two_gpus_there_is_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "cuda_devices", lambda: 2)
+    monkeypatch.setattr(devices, "cuda_devices", lambda: 2)
     assert resolve_device("auto") == "cuda"
     assert [resolve_device(d) for d in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
     with pytest.raises(
