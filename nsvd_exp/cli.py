@@ -182,16 +182,15 @@ def single(config: Config) -> None:
     if config.method.compresses:
         dense = numbers_of(*_run_or_raise(dense_of(config))[:2])
     plan, result, was_done = _run_or_raise(config)
-    console = display.stdout()
-    console.print(display.cell_table(config, numbers_of(plan, result), dense))
+    display.show(display.cell_table(config, numbers_of(plan, result), dense))
     if result["achieved_ratio"]:
         achieved = result["achieved_ratio"]
-        console.print(
+        print(
             f"parameters removed: {achieved['layers']:.2%} of the compressed layers, "
             f"{achieved['model']:.2%} of the model"
         )
     seconds = ", ".join(f"{stage} {s:.1f} s" for stage, s in result["seconds"].items())
-    console.print(f"{'already done' if was_done else 'done'} ({seconds}): {plan.cell.path}")
+    print(f"{'already done' if was_done else 'done'} ({seconds}): {plan.cell.path}")
 
 
 def _run_or_raise(config: Config) -> tuple[Plan, Result, bool]:
@@ -205,7 +204,7 @@ def _run_or_raise(config: Config) -> tuple[Plan, Result, bool]:
 
 def conclude(outcomes: list[Outcome]) -> int:
     """Show what became of a grid; the exit status is 1 if a job failed."""
-    display.stdout().print(display.grid_table(outcomes))
+    display.show(display.grid_table(outcomes))
     failures = display.failure_lines(outcomes)
     for line in failures:
         display.stderr().print(f"failed: {line}", style="red", markup=False, soft_wrap=True)

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -21,8 +24,7 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30
 
-# Wide enough for eight datasets where there is no terminal to ask.
-WIDTH_WITHOUT_TERMINAL = 150
+WIDTH_WITHOUT_LIMIT = 1000
 
 SHOWN_BY_COLUMNS = ("model", "method", "ratio", "k1", "dataset", "experiment")
 
@@ -59,12 +61,11 @@ def label_of(config: Config) -> tuple[str, ...]:
     )
 
 
-def stdout() -> Console:
-    """Where tables go."""
-    console = Console(highlight=False, soft_wrap=False)
-    return (
-        console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL, highlight=False)
-    )
+def show(table: Table) -> None:
+    """Print a table to stdout at the width it needs: a number cut short would be another number."""
+    unlimited = Console(width=WIDTH_WITHOUT_LIMIT)
+    needed = Measurement.get(unlimited, unlimited.options, table).maximum
+    Console(width=max(Console().width, needed), highlight=False).print(table)
 
 
 def stderr() -> Console:
@@ -154,7 +155,8 @@ def other_settings(outcomes: list[Outcome]) -> list[str]:
 def grid_table(outcomes: list[Outcome]) -> Table:
     """One row a job: what became of it, and its perplexities."""
     names = list(dict.fromkeys(name for o in outcomes for name in o.perplexities))
-    table = Table(title=f"Perplexity ({_tally(outcomes)})", title_justify="left")
+    title = f"Perplexity ({_tally(outcomes)})"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("state")
     for heading in ("model", "method"):
         table.add_column(heading)
@@ -164,15 +166,15 @@ def grid_table(outcomes: list[Outcome]) -> Table:
     if any(others):
         table.add_column("also")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", "\n"), justify="right")
     for outcome, other in zip(outcomes, others, strict=True):
         values = [
             format_perplexity(outcome.perplexities[name]) if name in outcome.perplexities else "–"
             for name in names
         ]
         style = STATE_STYLES[outcome.state]
-        also = [other] if any(others) else []
-        table.add_row(f"[{style}]{outcome.state}[/]", *outcome.label, *also, *values)
+        texts = [*outcome.label, other] if any(others) else outcome.label
+        table.add_row(f"[{style}]{outcome.state}[/]", *map(escape, texts), *values)
     return table
 
 

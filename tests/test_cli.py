@@ -75,6 +75,19 @@ def test_a_grid_does_each_cell_once_and_says_what_was_there(
     assert [r for r in cells_of(arguments) if r in before] == before
 
 
+def test_no_number_is_cut_short_in_a_narrow_terminal(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    arguments = settings()
+    assert run_main(capsys, *arguments, "method=svd")[0] == 0
+    code, out, _ = run_main(capsys, "-m", *arguments, "method=svd,dense")
+    assert code == 0
+    for cell in cells_of(arguments):
+        for number in cell["datasets"].values():
+            assert f" {number['perplexity']:.2f} " in out
+
+
 def test_datasets_are_an_axis_of_a_grid(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
