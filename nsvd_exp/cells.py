@@ -56,12 +56,19 @@ class PlannedNumber:
 
 
 @dataclass(frozen=True)
+class PlannedTokenizer:
+    """Another model's tokenizer, to draw the calibration's ids."""
+
+    source: ModelSource
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
 class PlannedCalibration:
     """The statistics a cell needs. `identity` is what they are kept under."""
 
     source: DatasetSource
-    tokenizer: ModelSource | None
-    tokenizer_config: ModelConfig | None
+    tokenizer: PlannedTokenizer | None
     identity: dict[str, Any]
 
 
@@ -109,8 +116,8 @@ def plan_cell(config: Config) -> Plan:
     Raises:
         NsvdError: model or dataset cannot be found, or a length is more than the model takes.
     """
-    model = locate_model(config.model.name, config.model.revision)
-    model = _with_options(model, config.model)
+    located = locate_model(config.model.name, config.model.revision)
+    model = _with_options(located, config.model)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device, model)
     evaluation_dtype = config.evaluation.dtype or dtype
@@ -158,22 +165,14 @@ def method_identity(method: MethodConfig) -> dict[str, Any]:
 def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
     calibration = config.calibration
     source = locate_dataset(calibration.dataset, calibration.split, config.data_dir)
-    tokenizer, tokenizer_config = None, None
-    if calibration.tokenizer is not None:
-        tokenizer_config = model_named(calibration.tokenizer, calibration.tokenizer_revision)
-        tokenizer_config.trust_remote_code |= config.model.trust_remote_code
-        try:
-            tokenizer = locate_model(tokenizer_config.name, tokenizer_config.revision, True)
-        except NsvdError as error:
-            raise NsvdError(f"calibration.tokenizer={calibration.tokenizer}: {error}") from None
-        tokenizer = _with_options(tokenizer, tokenizer_config)
+    tokenizer = _plan_tokenizer(config)
     tokens = {
         "source": source.identity,
         "samples": calibration.samples,
         "length": calibration.length,
         "seed": calibration.seed,
         "sampler": calibration.sampler,
-        "tokenizer": tokenizer.identity if tokenizer else None,
+        "tokenizer": tokenizer.source.identity if tokenizer else None,
         "version": STAGE_VERSIONS["calibrate"],
     }
     identity = {
@@ -182,7 +181,20 @@ def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> Planned
         "skip": sorted(config.model.skip),
         "tokens": tokens,
     }
-    return PlannedCalibration(source, tokenizer, tokenizer_config, identity)
+    return PlannedCalibration(source, tokenizer, identity)
+
+
+def _plan_tokenizer(config: Config) -> PlannedTokenizer | None:
+    calibration = config.calibration
+    if calibration.tokenizer is None:
+        return None
+    model = model_named(calibration.tokenizer, calibration.tokenizer_revision)
+    model.trust_remote_code |= config.model.trust_remote_code
+    try:
+        source = locate_model(model.name, model.revision, tokenizer_only=True)
+    except NsvdError as error:
+        raise NsvdError(f"calibration.tokenizer={calibration.tokenizer}: {error}") from None
+    return PlannedTokenizer(_with_options(source, model), model)
 
 
 def _with_options(source: ModelSource, config: ModelConfig) -> ModelSource:
@@ -223,11 +235,12 @@ def public_config(plan: Plan) -> dict[str, Any]:
     config["dtype"] = plan.dtype
     config["evaluation"]["dtype"] = plan.evaluation_dtype
     config["evaluation"]["length"] = plan.length
+    config["method"] = method_identity(plan.config.method)
     config["model"] |= {"name": public_name(plan.model), "revision": plan.model.commit}
     if plan.calibration is None:
         del config["calibration"]
     elif plan.calibration.tokenizer is not None:
-        config["calibration"]["tokenizer"] = public_name(plan.calibration.tokenizer)
+        config["calibration"]["tokenizer"] = public_name(plan.calibration.tokenizer.source)
     return config
 
 

@@ -26,7 +26,6 @@ from nsvd_exp.cells import (
     PlannedCalibration,
     PlannedNumber,
     calibration_title,
-    method_identity,
     public_config,
     public_name,
 )
@@ -160,7 +159,7 @@ def _started(plan: Plan, previous: Result | None) -> Result:
         "k1": config.k1 if method.nested else None,
         "solver": config.solver if method.compresses else None,
         "dtype": plan.dtype,
-        "config": public_config(plan) | {"method": method_identity(method)},
+        "config": public_config(plan),
         "environment": None,
         "updated": _now(),
         "seconds": {},
@@ -214,15 +213,13 @@ class _Work:
 
     def _cast(self, model: nn.Module, stack: ExitStack) -> None:
         """Cast the model in place for its evaluation; undone where that loses nothing."""
-        dtype, narrower = (
-            getattr(torch, self.plan.evaluation_dtype),
-            getattr(torch, self.plan.dtype),
-        )
-        if torch.finfo(dtype).bits > torch.finfo(narrower).bits:
-            stack.callback(to_dtype, model, narrower)
+        own = getattr(torch, self.plan.dtype)
+        evaluated = getattr(torch, self.plan.evaluation_dtype)
+        if torch.finfo(evaluated).bits > torch.finfo(own).bits:
+            stack.callback(to_dtype, model, own)
         else:
             stack.callback(release_model)
-        to_dtype(model, dtype)
+        to_dtype(model, evaluated)
 
     def _tokens_key(self, number: PlannedNumber) -> tuple[str, str]:
         return digest(self.plan.model.identity), number.key
@@ -286,11 +283,13 @@ class _Work:
                     )
             samples = self._samples(planned, loaded)
             check_vocabulary(loaded.model, samples.ids)
-            batch, progress = (
+            statistics = calibrate(
+                loaded.model,
+                layers,
+                samples.ids,
                 self.plan.config.calibration.batch,
                 self.observer.progress("calibrate"),
             )
-            statistics = calibrate(loaded.model, layers, samples.ids, batch, progress)
             calibration = Calibration(statistics, self._record(samples))
             try:
                 calibration.save(path)
@@ -301,8 +300,8 @@ class _Work:
     def _samples(self, planned: PlannedCalibration, loaded: LoadedModel) -> Tokens:
         calibration = self.plan.config.calibration
         tokenizer = loaded.tokenizer
-        if planned.tokenizer is not None and planned.tokenizer_config is not None:
-            tokenizer = load_tokenizer(planned.tokenizer, planned.tokenizer_config)
+        if planned.tokenizer is not None:
+            tokenizer = load_tokenizer(planned.tokenizer.source, planned.tokenizer.config)
         text = text_of(calibration.dataset, calibration.split, planned.source)
         samples = calibration_samples(tokenizer, text, calibration)
         if len(samples.ids) < calibration.samples:

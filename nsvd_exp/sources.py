@@ -175,12 +175,10 @@ def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False
     folder = Path(expand_path(name))
     if folder.is_dir():
         config_path = folder / "config.json"
-        if tokenizer_only and not config_path.is_file():
-            return ModelSource(str(folder), None, {"sha256": model_folder_digest(folder)}, {})
-        if not config_path.is_file():
+        if not (config_path.is_file() or tokenizer_only):
             raise NsvdError(f"model folder {name} has no config.json")
-        identity = {"sha256": model_folder_digest(folder)}
-        return ModelSource(str(folder), None, identity, _read_json(config_path))
+        config = _read_json(config_path) if config_path.is_file() else {}
+        return ModelSource(str(folder), None, {"sha256": model_folder_digest(folder)}, config)
     if name.startswith(("/", "./", "../", "~")):
         raise NsvdError(f"there is no model folder {folder}")
     commit = hub_commit(name, revision, "model")

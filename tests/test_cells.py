@@ -344,7 +344,7 @@ def test_a_tokenizer_named_in_conf_brings_its_options(root: Path) -> None:
     plan = planned(root, "nsvd_i", "calibration.tokenizer=tiny")
     assert plan.calibration is not None
     assert plan.calibration.tokenizer is not None
-    assert Path(plan.calibration.tokenizer.name) == MODEL_DIR
+    assert Path(plan.calibration.tokenizer.source.name) == MODEL_DIR
     llama = model_named("llama_7b", "main")
     assert llama.name == "jeffwan/llama-7b-hf"
     assert llama.tokenizer["add_bos_token"] is True
