@@ -39,7 +39,7 @@ def problem(m: int, n: int, decades: float = 3.0) -> tuple[torch.Tensor, Statist
     X = torch.randn(n, 4 * n, generator=generator, dtype=torch.float64)
     turn = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q
     X = turn @ (torch.logspace(0, -decades, n, dtype=torch.float64)[:, None] * X)
-    return W, Statistics(X @ X.T, X.abs().mean(1), X.mean(1), X.shape[1])
+    return W, Statistics(gram=X @ X.T, abs_mean=X.abs().mean(1), mean=X.mean(1), tokens=X.shape[1])
 
 
 def median_seconds(work: Callable[[], object], repeat: int) -> float:

@@ -60,7 +60,7 @@ def compress(
             factors = method.factorise(W, ranks[name], k1, known)
         except NsvdError as error:
             raise NsvdError(f"{name}: {error}") from None
-        table.append(_row(name, W, factors, known))
+        table.append(_row(name, W, factors, method, known))
         left, right = factors.left.to(dtype), factors.right.to(dtype)
         if not (left.isfinite().all() and right.isfinite().all()):
             raise NsvdError(f"{name}: its factors are not finite in {dtype}: try another dtype")
@@ -71,16 +71,28 @@ def compress(
     return compressed, table
 
 
-def _row(name: str, W: Tensor, factors: Factors, statistics: Statistics | None) -> dict[str, Any]:
+def _row(
+    name: str, W: Tensor, factors: Factors, method: Method, statistics: Statistics | None
+) -> dict[str, Any]:
     approximation = factors.left @ factors.right
+    activation_loss = relative_loss(W, approximation, statistics.gram) if statistics else None
+    weight_loss = relative_loss(W, approximation)
+    M = method.metric(statistics)
+    if M is None:
+        own_loss = weight_loss
+    elif activation_loss is not None and statistics is not None and M is statistics.gram:
+        own_loss = activation_loss
+    else:
+        own_loss = relative_loss(W, approximation, M)
     return {
         "name": name,
         "m": W.shape[0],
         "n": W.shape[1],
         "k": factors.k1 + factors.k2,
         "k1": factors.k1,
-        "activation_loss": relative_loss(W, approximation, statistics.gram) if statistics else None,
-        "weight_loss": relative_loss(W, approximation),
+        "activation_loss": activation_loss,
+        "weight_loss": weight_loss,
+        "discarded_energy": own_loss**2,
         "seen": factors.seen,
         "shift": factors.shift,
     }

@@ -1,0 +1,539 @@
+"""Weights & Biases: what a run holds, which runs there are, and that W&B never costs a cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+import wandb
+import yaml
+from conftest import compose
+from fake_wandb import FakeWandb
+from wandb.proto.wandb_internal_pb2 import Record
+
+from nsvd_exp import runner, tracking, wandb_session
+from nsvd_exp.cells import plan_cell
+from nsvd_exp.cli import main
+from nsvd_exp.dashboard import dashboard
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.improvement import average_improvement
+from nsvd_exp.runner import run_cell
+from nsvd_exp.store import Result, read_all
+from nsvd_exp.tracking import CellTracker, log_report
+from nsvd_exp.wandb_session import session_of_process
+
+Settings = Callable[..., list[str]]
+REPOSITORY = Path(__file__).resolve().parent.parent
+KEY = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def wandb_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No account, no file outside of `tmp_path`, and nothing left over from another test."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
+        monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    session_of_process.cache_clear()
+    yield
+    wandb.teardown()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
+    """A W&B server, and a key for it."""
+    with FakeWandb.running() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+        wandb.teardown()
+
+
+class Segment:
+    """One run file, read back.
+
+    Attributes:
+        records: of all types, in order.
+        run: the record of the run itself.
+        config, summary: what the run has in the end.
+        exit_code: None where the run was never finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        (path,) = folder.glob("*.wandb")
+        self.records = list(records_of(path))
+        self.run = next(r.run for r in self.records if r.HasField("run"))
+        self.config = values_of(self.run.config.update)
+        self.summary: dict[str, Any] = {}
+        for record in self.records:
+            self.summary |= values_of(record.summary.update)
+        codes = [r.exit.exit_code for r in self.records if r.HasField("exit")]
+        self.exit_code = codes[0] if codes else None
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged, call by call, without W&B's own values."""
+        items = (values_of(r.history.item) for r in self.records if r.HasField("history"))
+        return [{k: v for k, v in item.items() if not k.startswith("_")} for item in items]
+
+    def history(self, name: str) -> list[Any]:
+        """Every value that was logged under this name."""
+        return [line[name] for line in self.lines if name in line]
+
+
+def records_of(path: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file: a header of 7 bytes, then the log format of LevelDB."""
+    data, position, whole = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:  # no room for a chunk's header
+            position += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        whole += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def values_of(items: Iterable[Any]) -> dict[str, Any]:
+    """Items of a record as a dictionary; the parts of a nested name are joined by `/`."""
+    return {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
+
+
+def folders(arguments: list[str]) -> list[Path]:
+    """The folders of run files, oldest first."""
+    wandb.teardown()  # only then is every file written to its end
+    return sorted(
+        (results_dir(arguments) / "wandb").glob("*run-*"), key=lambda p: p.stat().st_ctime_ns
+    )
+
+
+def results_dir(arguments: list[str]) -> Path:
+    return Path(next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2])
+
+
+def stored(arguments: list[str], method: str) -> Result:
+    (result,) = (r for r in read_all(results_dir(arguments)) if r["method"] == method)
+    return result
+
+
+def track(*arguments: str, mode: str = "offline") -> int:
+    """The exit status of a grid."""
+    try:
+        return main(["-m", *arguments, "report=false", f"tracking.mode={mode}"])
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def test_a_run_file_holds_all_that_is_known_of_its_cell(settings: Settings) -> None:
+    arguments = [*settings(), "ratio=0.4", "k1=0.7"]
+    assert track(*arguments, "method=asvd_i,nsvd_i", "tracking.group=mine") == 0
+    parent, run = map(Segment, folders(arguments))
+    result, reference = stored(arguments, "nsvd_i"), stored(arguments, "asvd_i")
+    summary, config = run.summary, run.config
+
+    assert run.run.run_id == result["key"][:16]
+    assert run.exit_code == 0
+    assert run.run.run_group == "mine"
+    assert list(run.run.tags) == ["llama-0", "nsvd_i", "ratio=0.4", "k1=0.7"]
+    assert (config["key"], summary["key"]) == (result["key"], result["key"])
+    assert config["resolved"] == result["config"]
+    assert [config[name] for name in ("model", "method", "ratio", "k1")] == [
+        result[name] for name in ("model", "method", "ratio", "k1")
+    ]
+
+    ours, theirs = (
+        {name: n["perplexity"] for name, n in r["datasets"].items()} for r in (result, reference)
+    )
+    assert len(ours) == 3
+    assert {n: summary[f"perplexity/{n}"] for n in ours} == ours
+    assert {n: run.history(f"perplexity/{n}")[0] for n in ours} == ours
+    assert summary["average_improvement"] == average_improvement(ours, theirs, list(ours))
+    for group in ("achieved_ratio", "seconds", "peak_memory"):
+        known = {k: v for k, v in result[group].items() if v is not None}
+        assert {name: summary[f"{group}/{name}"] for name in known} == known
+    assert summary["seconds/total"] == pytest.approx(sum(result["seconds"].values()))
+
+    assert run.history("layer/name") == [row["name"] for row in result["layers"]]
+    for name in ("activation_loss", "weight_loss", "discarded_energy"):
+        assert run.history(f"layer/{name}") == [row[name] for row in result["layers"]]
+    for stage in ("decompose", "wikitext2", "ptb", "c4"):
+        assert run.history(f"progress/{stage}")[-1] == 1
+    assert parent.history("progress/calibrate")[-1] == 1  # the second cell finds the statistics
+
+
+def test_a_cell_that_is_there_has_no_run_and_a_wider_one_goes_on_with_its_own(
+    settings: Settings,
+) -> None:
+    arguments = [*settings(), "method=svd"]
+    assert track(*arguments, "dataset=[ptb]") == 0
+    assert len(folders(arguments)) == 1
+    assert track(*arguments, "dataset=[ptb]") == 0
+    assert len(folders(arguments)) == 1
+    assert track(*arguments, "dataset=[ptb,c4]") == 0
+    first, second = map(Segment, folders(arguments))
+    assert first.run.run_id == second.run.run_id
+    assert not second.history("progress/ptb")
+    assert {k for k in second.summary if k.startswith("perplexity/")} == {
+        "perplexity/ptb",
+        "perplexity/c4",
+    }
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("no more"), KeyboardInterrupt()])
+def test_a_cell_that_broke_off_goes_on_with_its_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, problem: BaseException
+) -> None:
+    arguments = [*settings(), "method=svd"]
+    real, calls = runner.window_nll, []
+
+    def second_breaks(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise problem
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "window_nll", second_breaks)
+        assert track(*arguments) != 0
+    assert track(*arguments) == 0
+    first, second = map(Segment, folders(arguments))
+    assert first.run.run_id == second.run.run_id
+    assert (first.exit_code, second.exit_code) == (1, 0)
+    assert first.history("perplexity/wikitext2")[0] == first.summary["perplexity/wikitext2"]
+    if isinstance(problem, RuntimeError):
+        assert first.summary["error"] == "no more"
+    assert len([k for k in second.summary if k.startswith("perplexity/")]) == 3
+
+
+class Recorder:
+    """A run, or a session, that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.logged: list[dict[str, Any]] = []
+
+    def claim(self) -> bool:
+        return True
+
+    def open(self, mode: str, directory: Path, **options: Any) -> Recorder:
+        self.options = options
+        return self
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+
+
+@pytest.mark.parametrize(
+    ("group", "preset", "expected"),
+    [(None, None, "tiny"), (None, "table1", "table1"), ("mine", "table1", "mine")],
+)
+def test_runs_are_grouped_by_experiment(group: str, preset: str, expected: str) -> None:
+    plan = plan_cell(compose(f"tracking.group={group or 'null'}"))
+    recorder = Recorder()
+    CellTracker(plan, preset, recorder).started()  # type: ignore[arg-type]
+    assert recorder.options["group"] == expected
+
+
+def test_what_a_method_does_not_have_is_no_tag_and_a_tag_is_never_too_long(
+    model_folder: Callable[..., Path], data_dir: Path
+) -> None:
+    named = [f"model.name={model_folder()}", f"model.title={'x' * 100}", f"data_dir={data_dir}"]
+    plan = plan_cell(compose("model=hf", *named, "method=dense", "dataset=[ptb]"))
+    recorder = Recorder()
+    CellTracker(plan, None, recorder).started()  # type: ignore[arg-type]
+    assert recorder.options["tags"] == ["x" * 64, "dense"]
+    assert recorder.options["config"]["ratio"] is None
+
+
+def test_progress_is_a_point_a_second_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, now = Recorder(), 0.0
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+    tracker = CellTracker(plan_cell(compose()), None, recorder)  # type: ignore[arg-type]
+    tracker.started()
+    update = tracker.progress("ptb")
+    assert update is not None
+    for done in range(1, 101):
+        now = 0.03 * done
+        update(done, 100)
+    points = [round(100 * values["progress/ptb"]) for values in recorder.logged]
+    assert points == [1, 35, 69, 100]
+
+
+def test_an_agents_run_takes_the_cell_that_it_asked_for_done_or_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = tmp_path / "config.yaml"
+    asked.write_text(yaml.safe_dump({"method": {"value": "svd"}}))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(asked))
+    arguments = [*settings(), "method=svd"]
+    for run_id in ("first", "second"):
+        monkeypatch.setenv("WANDB_RUN_ID", run_id)
+        session_of_process.cache_clear()
+        assert main([*arguments, "tracking.mode=offline"]) == 0  # beside the dense model
+        wandb.teardown()
+    runs = [Segment(folder) for folder in folders(arguments)]
+    result = stored(arguments, "svd")
+    assert [run.run.run_id for run in runs] == ["first", "second"]
+    for run in runs:
+        assert run.run.sweep_id == "sweep"
+        assert run.config["key"] == result["key"]
+        for name, number in result["datasets"].items():
+            assert run.summary[f"perplexity/{name}"] == number["perplexity"]
+        assert run.history("layer/weight_loss") == [row["weight_loss"] for row in result["layers"]]
+
+
+def test_an_agents_run_holds_one_cell_of_a_grid(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "the_one")
+    arguments = [*settings(), "dataset=[ptb]", "method=svd", "ratio=0.2,0.3,0.4"]
+    assert track(*arguments) == 0
+    assert len(folders(arguments)) == 1
+    said = capsys.readouterr().err
+    assert said.count("the others have no run") == 1
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "sweeps").glob("wandb_*.yaml")), ids=lambda p: p.stem
+)
+def test_a_sweep_file_names_settings_that_compose_and_turns_tracking_on(path: Path) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    command = sweep["command"]
+    assert command[1:4] == ["python", "-m", "nsvd_exp"]
+    extra = command[command.index("${args_no_hyphens}") + 1 :]
+    for name, parameter in sweep["parameters"].items():
+        values = parameter.get("values") or [parameter.get(k) for k in ("value", "min", "max")]
+        for value in filter(None, values):
+            assert compose(f"{name}={value}", *extra).tracking.mode == "online"
+
+
+def test_online_a_cell_goes_on_with_its_run_by_its_id(
+    server: FakeWandb, settings: Settings
+) -> None:
+    arguments = [*settings(), "method=svd"]
+    assert track(*arguments, "dataset=[ptb]", mode="online") == 0
+    run_id = stored(arguments, "svd")["key"][:16]
+    before = dict(server.history[run_id])
+    assert track(*arguments, "dataset=[ptb,c4]", mode="online") == 0
+    assert set(server.history) == {run_id}
+    after = server.history[run_id]
+    assert {line: after[line] for line in before} == before
+    names = {name for line in after.values() for name in line}
+    assert {"progress/ptb", "perplexity/ptb", "perplexity/c4", "layer/weight_loss"} <= names
+
+
+def test_a_sync_puts_the_segments_of_an_offline_run_together(
+    settings: Settings, server: FakeWandb, tmp_path: Path
+) -> None:
+    arguments = [*settings(), "method=svd"]
+    for datasets in ("[ptb]", "[ptb,c4]"):
+        assert track(*arguments, f"dataset={datasets}") == 0
+    lines = [line for folder in folders(arguments) for line in Segment(folder).lines]
+    assert not server.history
+    sync = [sys.executable, "-m", "wandb", "sync", results_dir(arguments) / "wandb"]
+    subprocess.run(sync, check=True, capture_output=True, cwd=tmp_path)  # it logs to where it is
+    (synced,) = server.history.values()
+
+    synced_lines = [synced[number] for number in sorted(synced)]
+    assert [
+        {name: value for name, value in line.items() if not name.startswith("_")}
+        for line in synced_lines
+    ] == lines
+
+
+def test_a_server_that_fails_is_asked_once_and_costs_no_cell(
+    server: FakeWandb,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server.broken = True
+    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
+    arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
+    assert track(*arguments, mode="online") == 0
+    assert [r["status"] for r in read_all(results_dir(arguments))] == ["done"] * 2
+    assert [f.name.partition("-run-")[0] for f in folders(arguments)] == ["offline"] * 2
+    said = capsys.readouterr().err
+    assert said.count("offline from here on") == 1
+    assert said.count(f"wandb sync {results_dir(arguments) / 'wandb'}") == 1
+
+
+def test_a_server_that_goes_away_leaves_the_run_on_disk(
+    server: FakeWandb,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(wandb_session, "SECONDS_TO_UPLOAD", 1)
+    real = runner.window_nll
+
+    def breaks_the_server(*args: Any) -> Any:
+        server.broken = True
+        return real(*args)
+
+    monkeypatch.setattr(runner, "window_nll", breaks_the_server)
+    arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
+    assert track(*arguments, mode="online") == 0
+    online, offline = folders(arguments)
+    said = capsys.readouterr().err
+    assert f"wandb sync --include-online {online}" in said
+    assert offline.name.startswith("offline-run-")
+    assert stored(arguments, "svd")["status"] == "done"
+    assert Segment(online).history("perplexity/ptb")
+
+
+def test_a_run_that_refuses_costs_no_cell_and_is_left_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
+    monkeypatch.setattr(wandb.Run, "log", refuse)
+    assert track(*arguments) == 0
+    assert [r["status"] for r in read_all(results_dir(arguments))] == ["done"] * 2
+    said = capsys.readouterr().err
+    assert said.count("disk full; to upload what is there: wandb sync") == 1
+
+
+def test_where_no_run_can_be_kept_there_is_none(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
+    assert track(*arguments, f"tracking.dir={tmp_path / 'file'}") == 0
+    assert len(list(read_all(results_dir(arguments)))) == 2
+    said = capsys.readouterr().err
+    assert said.count("no run can be kept") == 1
+
+
+def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
+    code = (
+        "import sys, logging; from pathlib import Path\n"
+        "from nsvd_exp.wandb_session import Session\n"
+        "logging.basicConfig(level='INFO'); assert sys.stdin.isatty() and sys.stderr.isatty()\n"
+        f"run = Session().open('online', Path({str(tmp_path)!r}), project='p')\n"
+        "print('offline:', run.offline); run.finish()"
+    )
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    shown = b""
+    try:
+        while part := os.read(terminal, 4096):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=60) == 0, shown.decode()
+    assert b"offline: True" in shown
+    assert b"no API key: type `wandb login`" in shown
+    assert shown.count(b"wandb sync") == 1
+
+
+def test_disabled_nothing_imports_wandb(settings: Settings) -> None:
+    arguments = [*settings(), "method=dense", "dataset=[ptb]"]
+    code = (
+        "import sys; from nsvd_exp.cli import main; code = main(sys.argv[1:])\n"
+        "print(code, sorted({'wandb', 'wandb_workspaces', 'pandas'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    assert not folders(arguments)
+
+
+def test_tracking_is_in_no_key_and_in_no_result(settings: Settings) -> None:
+    plain = plan_cell(compose(*settings()))
+    tracked = plan_cell(compose(*settings(), "tracking.mode=offline", "tracking.group=mine"))
+    assert plain.cell.key == tracked.cell.key
+    assert plain.config.tracking.mode == "disabled"
+    assert "tracking" not in run_cell(tracked)["config"]
+
+
+@pytest.mark.parametrize("override", ["mode=onlin", "project=a/b", "project=''", "group='a:b'"])
+def test_a_value_that_wandb_would_refuse_is_an_error(override: str) -> None:
+    with pytest.raises(NsvdError, match=rf"tracking\.{override.partition('=')[0]}"):
+        compose(f"tracking.{override}")
+
+
+def test_a_report_is_one_run_with_tables_images_and_the_page(tmp_path: Path) -> None:
+    rows = pandas.MultiIndex.from_tuples(
+        [(0.1, "NSVD-I"), (0.2, "NSVD-I")], names=["ratio", "method"]
+    )
+    columns = pandas.MultiIndex.from_tuples([("PTB", "ppl"), ("PTB", "impr.")])
+    frame = pandas.DataFrame([[10.5, "–"], [None, "1.0%"]], index=rows, columns=columns)
+    figure, page = tmp_path / "figure1.png", tmp_path / "index.html"
+    save_image(figure)
+    page.write_text("<h1>Tables</h1>")
+    run = log_report({"table1": frame}, [figure], page, "offline", "nsvd_exp", None, tmp_path)
+    assert run is not None
+    wandb.teardown()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    read = Segment(folder)
+    assert read.exit_code == 0
+    assert read.history("tables/table1/_type") == ["table-file"]
+    assert read.history("figures/figure1/_type") == ["image-file"]
+    (table,) = folder.rglob("*.table.json")
+    assert json.loads(table.read_text()) == {
+        "columns": ["ratio", "method", "PTB ppl", "PTB impr."],
+        "data": [[0.1, "NSVD-I", 10.5, "–"], [0.2, "NSVD-I", None, "1.0%"]],
+    }
+    (report,) = (r.artifact for r in read.records if r.artifact.type == "report")
+    assert {c.path for c in report.manifest.contents} == {"index.html", "figure1.png"}
+
+
+def save_image(path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(path)
+
+
+def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None:
+    pytest.importorskip("wandb_workspaces")
+    view = dashboard("nsvd_exp", "me", ["table1"], ["figure1"])
+    model = json.loads(view._to_model().model_dump_json(by_alias=True, exclude_none=True))
+    assert (model["entity"], model["project"]) == ("me", "nsvd_exp")
+    held = model["spec"]["section"]["panelBankConfig"]["sections"]
+    sections = {section["name"]: section["panels"] for section in held}
+    assert list(sections) == [
+        "Perplexity against ratio",
+        "k1 sensitivity",
+        "Layers",
+        "Tables",
+        "Figures",
+    ]
+    for section, x in (("Perplexity against ratio", "ratio"), ("k1 sensitivity", "k1")):
+        plots = {p["config"]["metrics"][0]: p["config"] for p in sections[section]}
+        assert {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"} <= set(
+            plots
+        )
+        for plot in plots.values():
+            assert (plot["xAxis"], plot["groupBy"]) == (x, "method.value")
+    assert "tables/table1" in json.dumps(sections["Tables"])
+    assert sections["Figures"][0]["config"]["mediaKeys"] == ["figures/figure1"]
+
+
+def test_without_wandb_workspaces_the_way_to_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
+    tracking._save_dashboard("nsvd_exp", "me", [], [])
+    assert "pip install -e '.[dashboard]'" in caplog.text
