@@ -15,7 +15,10 @@ from nsvd_exp.schema import Config, conf_dir
 
 # What a user types, and the group of conf/ that it names.
 ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
-PATH_SETTINGS = ("data_dir", "results_dir", "cache_dir", "model.name", "calibration.tokenizer")
+PATH_SETTINGS = (
+    *("data_dir", "results_dir", "cache_dir", "tracking.dir"),
+    *("model.name", "calibration.tokenizer"),
+)
 SINGLE_CHOICES = ("model", "method", "calibration", "experiment", "dataset@calibration.dataset")
 
 

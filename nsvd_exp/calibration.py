@@ -1,4 +1,4 @@
-"""One pass of the dense model: the second moments of every layer input.
+"""One pass of the dense model: the first and second moments of every layer input.
 
 Layers that read the same tensor (q, k, v; gate, up) share one set of statistics.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import safetensors.torch
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import decoder_blocks
-from nsvd_exp.methods import Statistics
+from nsvd_exp.methods import Means, Statistics
 from nsvd_exp.perplexity import in_batches
 from nsvd_exp.progress import Progress
 from nsvd_exp.store import write_atomically
@@ -28,37 +28,58 @@ from nsvd_exp.store import write_atomically
 HALF = (torch.float16, torch.bfloat16)
 
 
-class Accumulator:
-    """Running sums over the inputs of one layer, of the shape and dtype of the first input.
-
-    Precision: half-precision inputs are multiplied as they are with float32 accumulation (their
-    products are exact in float32) and summed over batches in float32, which halves the memory of
-    the Gram matrices; wider inputs are summed in float64. So are the means, always.
-    """
+class MeanAccumulator:
+    """Running sums over the inputs of one layer, of the width of the first input, in float64."""
 
     def __init__(self, x: Tensor) -> None:
-        channels, half = x.shape[-1], x.dtype in HALF
-        dtype = torch.float32 if half else torch.float64
-        self.gram = torch.zeros(channels, channels, dtype=dtype, device=x.device)
-        self.abs_sum, self.sum = torch.zeros(2, channels, dtype=torch.float64, device=x.device)
+        self.abs_sum, self.sum = torch.zeros(2, x.shape[-1], dtype=torch.float64, device=x.device)
         self.tokens = 0
 
     def add(self, x: Tensor) -> None:
         """Add inputs x (*, channels)."""
         x = x.reshape(-1, x.shape[-1])
-        self.gram += gram(x)
         self.abs_sum += x.abs().sum(0, dtype=torch.float64)
         self.sum += x.sum(0, dtype=torch.float64)
         self.tokens += len(x)
 
+    def is_finite(self) -> bool:
+        """Whether no sum is NaN or Inf."""
+        return bool(torch.isfinite(self.abs_sum).all())
+
+    def statistics(self) -> Means:
+        """The means, on the CPU."""
+        abs_mean, mean = ((s / self.tokens).cpu() for s in (self.abs_sum, self.sum))
+        return Means(abs_mean=abs_mean, mean=mean, tokens=self.tokens)
+
+
+class GramAccumulator(MeanAccumulator):
+    """The same with the Gram matrix.
+
+    Precision: half-precision inputs are multiplied as they are with float32 accumulation (their
+    products are exact in float32) and summed over batches in float32, which halves the memory of
+    the Gram matrices; wider inputs are summed in float64.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__(x)
+        channels, dtype = x.shape[-1], torch.float32 if x.dtype in HALF else torch.float64
+        self.gram = torch.zeros(channels, channels, dtype=dtype, device=x.device)
+
+    def add(self, x: Tensor) -> None:
+        """Add inputs x (*, channels)."""
+        super().add(x)
+        self.gram += gram(x.reshape(-1, x.shape[-1]))
+
+    def is_finite(self) -> bool:
+        """Whether no sum is NaN or Inf."""
+        return super().is_finite() and bool(torch.isfinite(self.gram).all())
+
     def statistics(self) -> Statistics:
         """What `nsvd_exp.methods` works with, on the CPU."""
-        return Statistics(
-            self.gram.cpu(),
-            (self.abs_sum / self.tokens).cpu(),
-            (self.sum / self.tokens).cpu(),
-            self.tokens,
-        )
+        return Statistics(gram=self.gram.cpu(), **vars(super().statistics()))
+
+
+A = TypeVar("A", bound=MeanAccumulator)
 
 
 def gram(x: Tensor) -> Tensor:
@@ -70,7 +91,7 @@ def gram(x: Tensor) -> Tensor:
     return x.T @ x
 
 
-class InputWatcher:
+class InputWatcher(Generic[A]):
     """Forward pre-hooks that add every distinct layer input once.
 
     Two layers read the same input if they get the same tensor object, unchanged, within one forward
@@ -80,17 +101,21 @@ class InputWatcher:
     Args:
         layers: the Linears to watch, by name.
         blocks: the decoder blocks that hold them.
+        accumulator: what sums the inputs.
 
     Attributes:
+        accumulators: by leader.
         leader: of each layer, the first one that read the same input.
         tokens: how many tokens each layer has read.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module]) -> None:
-        self.accumulators: dict[str, Accumulator] = {}
+    def __init__(
+        self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module], accumulator: type[A]
+    ) -> None:
+        self.accumulators: dict[str, A] = {}
         self.leader: dict[str, str] = {}
         self.tokens: Counter[str] = Counter()
-        self._layers, self._blocks = layers, blocks
+        self._layers, self._blocks, self._accumulator = layers, blocks, accumulator
         self._seen: dict[tuple[int, int], tuple[str, Tensor]] = {}
 
     @contextmanager
@@ -124,7 +149,7 @@ class InputWatcher:
                 )
             if leader == name:
                 if name not in self.accumulators:
-                    self.accumulators[name] = Accumulator(x)
+                    self.accumulators[name] = self._accumulator(x)
                 self.accumulators[name].add(x)
 
         return hook
@@ -186,6 +211,58 @@ DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
 
 
 @torch.no_grad()
+def watch(
+    model: nn.Module,
+    layers: Mapping[str, nn.Linear],
+    rows: Tensor,
+    accumulator: type[A],
+    batch: int | str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, A]:
+    """The sums of the input of each of `layers` over `rows`; shared inputs share theirs.
+
+    Args:
+        model: dense, in eval mode.
+        rows: (rows, length) token ids.
+        batch: rows a forward pass; `auto` starts large and halves when memory runs out.
+
+    Returns:
+        By name, without the layers that saw no token.
+
+    Raises:
+        NsvdError: a layer's input is not finite, or two layers share some of their inputs and not
+            others.
+    """
+
+    def attempt(batches: Iterator[Tensor]) -> InputWatcher[A]:
+        watcher = InputWatcher(layers, decoder_blocks(model)[1], accumulator)
+        with watcher.watching():
+            for ids in batches:
+                model(input_ids=ids, use_cache=False)
+        return watcher
+
+    # From the beginning with a smaller batch: a pass that broke off has added some layers already.
+    watcher = in_batches(attempt, rows, batch, next(model.parameters()).device, progress)
+    _check(watcher)
+    leader = watcher.leader
+    return {name: watcher.accumulators[leader[name]] for name in layers if name in leader}
+
+
+def _check(watcher: InputWatcher[A]) -> None:
+    for name, accumulator in watcher.accumulators.items():  # in the order of the forward pass
+        if not accumulator.is_finite():
+            raise NsvdError(
+                f"the input of {name} is NaN or Inf: "
+                "try another dtype (float16 overflows at 65504), or check the checkpoint"
+            )
+    for name, leader in watcher.leader.items():
+        if watcher.tokens[name] != watcher.accumulators[leader].tokens:
+            raise NsvdError(
+                f"{name} shares some of its inputs with {leader}, but not all of them: leave one "
+                "of them dense with model.skip"
+            )
+
+
 def calibrate(
     model: nn.Module,
     layers: Mapping[str, nn.Linear],
@@ -195,46 +272,17 @@ def calibrate(
 ) -> dict[str, Statistics]:
     """The statistics of the input of each of `layers`, over `samples`; shared inputs share theirs.
 
-    Args:
-        model: dense, in eval mode.
-        samples: (samples, length) token ids.
-        batch: samples a forward pass; `auto` starts large and halves when memory runs out.
+    The arguments are those of `watch`.
 
     Raises:
-        NsvdError: a layer's input is not finite, a layer saw no token, or two layers share some of
-            their inputs and not others.
+        NsvdError: as `watch`, or a layer saw no token.
     """
-
-    def attempt(batches: Iterator[Tensor]) -> InputWatcher:
-        watcher = InputWatcher(layers, decoder_blocks(model)[1])
-        with watcher.watching():
-            for ids in batches:
-                model(input_ids=ids, use_cache=False)
-        return watcher
-
-    # From the beginning with a smaller batch: a pass that broke off has added some layers already.
-    watcher = in_batches(attempt, samples, batch, next(model.parameters()).device, progress)
-    _check(watcher, layers)
-    by_leader = {name: acc.statistics() for name, acc in watcher.accumulators.items()}
-    return {name: by_leader[watcher.leader[name]] for name in layers}
-
-
-def _check(watcher: InputWatcher, layers: Mapping[str, nn.Linear]) -> None:
-    for name, accumulator in watcher.accumulators.items():  # in the order of the forward pass
-        if not bool(torch.isfinite(accumulator.gram).all()):
-            raise NsvdError(
-                f"the input of {name} is NaN or Inf during calibration: "
-                "try another dtype (float16 overflows at 65504), or check the checkpoint"
-            )
-    for name, leader in watcher.leader.items():
-        if watcher.tokens[name] != watcher.accumulators[leader].tokens:
-            raise NsvdError(
-                f"{name} shares some of its inputs with {leader}, but not all of them: leave one "
-                "of them dense with model.skip"
-            )
-    unseen = [name for name in layers if name not in watcher.leader]
+    sums = watch(model, layers, samples, GramAccumulator, batch, progress)
+    unseen = [name for name in layers if name not in sums]
     if unseen:
         raise NsvdError(
             f"{unseen[0]} saw no calibration token ({len(unseen)} such layers): "
             "more calibration.samples, or leave it dense with model.skip"
         )
+    made = {id(accumulator): accumulator.statistics() for accumulator in sums.values()}
+    return {name: made[id(accumulator)] for name, accumulator in sums.items()}

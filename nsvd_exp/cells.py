@@ -16,6 +16,7 @@ from typing import Any
 from nsvd_exp.devices import resolve_device
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import decimal_text, digest
+from nsvd_exp.improvement import REFERENCE_METHOD
 from nsvd_exp.schema import (
     CalibrationConfig,
     Config,
@@ -36,9 +37,12 @@ from nsvd_exp.sources import (
 from nsvd_exp.store import Cell, Result, cell_for, find_number
 
 # Raise one when the code of that stage changes a number: old results then count as missing.
-STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1}
+STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1}
 
-SETTINGS_WITHOUT_A_NUMBER = ("data_dir", "results_dir", "cache_dir", "device")
+SETTINGS_WITHOUT_A_NUMBER = (
+    *("data_dir", "results_dir", "cache_dir", "device", "tracking", "report"),
+    *("measure", "similarity"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class PlannedCalibration:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A cell with everything resolved: nothing in it says `auto` or `main` any more.
+class Resolved:
+    """What the user asked for, resolved: nothing in it says `auto` or `main` any more.
 
     Attributes:
         dtype, evaluation_dtype: of the model, and of the arithmetic of its evaluation.
@@ -91,6 +95,22 @@ class Plan:
     length: int
     calibration: PlannedCalibration | None
     numbers: list[PlannedNumber]
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where intermediate statistics are kept."""
+        return Path(expand_path(self.config.cache_dir))
+
+    @property
+    def results_dir(self) -> Path:
+        """Where the store is."""
+        return Path(expand_path(self.config.results_dir))
+
+
+@dataclass(frozen=True)
+class Plan(Resolved):
+    """A cell to be done."""
+
     cell: Cell
 
     def missing(self, result: Result | None) -> list[PlannedNumber]:
@@ -104,14 +124,22 @@ class Plan:
         """
         return result is not None and result["status"] != "partial" and not self.missing(result)
 
-    @property
-    def cache_dir(self) -> Path:
-        """Where intermediate statistics are kept."""
-        return Path(expand_path(self.config.cache_dir))
-
 
 def plan_cell(config: Config) -> Plan:
+    """The cell that the user asked for. Reads files and may ask the hub; changes nothing.
+
+    Raises:
+        NsvdError: as `resolve`.
+    """
+    resolved = resolve(config, config.method.calibrated)
+    return Plan(**vars(resolved), cell=cell_for(resolved.results_dir, _identity(resolved)))
+
+
+def resolve(config: Config, calibrated: bool) -> Resolved:
     """Resolve what the user asked for. Reads files and may ask the hub; changes nothing.
+
+    Args:
+        calibrated: whether it needs calibration statistics.
 
     Raises:
         NsvdError: model or dataset cannot be found, or a length is more than the model takes.
@@ -122,27 +150,24 @@ def plan_cell(config: Config) -> Plan:
     dtype = resolve_dtype(config.dtype, device, model)
     evaluation_dtype = config.evaluation.dtype or dtype
     length = resolve_length("evaluation.length", config.evaluation.length, model, config.model)
-    if config.method.calibrated:
+    if calibrated:
         asked = config.calibration.length
         sample_length = resolve_length("calibration.length", asked, model, config.model)
         calibration = dataclasses.replace(config.calibration, length=sample_length)
         config = dataclasses.replace(config, calibration=calibration)
-    planned = _plan_calibration(config, model, dtype) if config.method.calibrated else None
+    planned = _plan_calibration(config, model, dtype) if calibrated else None
     numbers = [
         _plan_number(config, dataset, length, dtype, evaluation_dtype)
         for dataset in config.dataset.values()
     ]
-    cell = cell_for(Path(expand_path(config.results_dir)), _identity(config, model, dtype, planned))
-    return Plan(config, model, device, dtype, evaluation_dtype, length, planned, numbers, cell)
+    return Resolved(config, model, device, dtype, evaluation_dtype, length, planned, numbers)
 
 
-def _identity(
-    config: Config, model: ModelSource, dtype: str, calibration: PlannedCalibration | None
-) -> dict[str, Any]:
-    method = config.method
+def _identity(resolved: Resolved) -> dict[str, Any]:
+    config, method, calibration = resolved.config, resolved.config.method, resolved.calibration
     identity: dict[str, Any] = {
-        "model": model.identity,
-        "dtype": dtype,
+        "model": resolved.model.identity,
+        "dtype": resolved.dtype,
         "method": method_identity(method),
     }
     if method.compresses:
@@ -227,7 +252,12 @@ def dense_of(config: Config) -> Config:
     return dataclasses.replace(config, method=MethodConfig(name="dense", whitening=None))
 
 
-def public_config(plan: Plan) -> dict[str, Any]:
+def reference_of(config: Config) -> Config:
+    """The same with `method=asvd_i`: what the improvement of a method is taken over."""
+    return dataclasses.replace(config, method=MethodConfig(REFERENCE_METHOD, "cholesky"))
+
+
+def public_config(plan: Resolved) -> dict[str, Any]:
     """The configuration as it goes into the result: resolved, and without any path."""
     config = dataclasses.asdict(plan.config)
     for name in SETTINGS_WITHOUT_A_NUMBER:

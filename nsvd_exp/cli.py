@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from nsvd_exp.arguments import explain, normalise
 from nsvd_exp.cells import Plan, dense_of, plan_cell
 from nsvd_exp.display import Outcome, TerminalObserver, label_of
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.progress import Observer, Observers
 from nsvd_exp.schema import Config, conf_dir, expand_path, register, typed_config
-from nsvd_exp.store import Result, find_number
+from nsvd_exp.similarity_plan import SimilarityPlan, plan_similarity
+from nsvd_exp.store import Cell, Result, find_number
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +119,10 @@ def job(composed: DictConfig) -> Outcome | None:
     in_grid = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         if in_grid:
-            outcome = outcome_of(config, *run(config))
+            outcome = outcome_of(config)
             log.info("%s: %s", " ".join(filter(None, outcome.label)), outcome.state)
             return outcome
-        single(config)
+        (single_similarity if config.measure == "similarity" else single)(config)
         return None
     except Exception as error:
         if not isinstance(error, NsvdError):
@@ -130,21 +133,57 @@ def job(composed: DictConfig) -> Outcome | None:
         sys.exit(1)
 
 
-def run(config: Config) -> tuple[Plan, Result, bool]:
+def run(config: Config, companion: bool = False) -> tuple[Plan, Result, bool]:
     """Do a cell unless it is done: its plan, its result, and whether it was done already.
+
+    Args:
+        companion: it is only there for another one to be compared with.
 
     Raises:
         NsvdError: model or dataset cannot be found; nothing is stored then.
     """
     plan = plan_cell(config)
+    tracker = tracker_of(plan, companion)
     result = plan.cell.read()
     if result is not None and plan.is_done(result):
+        tracker.skipped(result)
         return plan, result, True
     # The first import of torch and transformers takes seconds: only for a cell that is to be done.
     from nsvd_exp.runner import run_cell
 
-    with TerminalObserver.showing(" ".join(filter(None, label_of(config)))) as observer:
+    title = " ".join(filter(None, label_of(config)))
+    with TerminalObserver.showing(title) as bars, closing(Observers(bars, tracker)) as observer:
         return plan, run_cell(plan, observer), False
+
+
+def run_similarity(config: Config) -> tuple[SimilarityPlan, list[Result], bool]:
+    """Make the similarity records that are not done: the plan, all records, whether all were done.
+
+    Raises:
+        NsvdError: model or dataset cannot be found; nothing is stored then.
+    """
+    plan = plan_similarity(config)
+    stored = [record.read() for record in plan.records]
+    done = [result for result in stored if result is not None and plan.is_done(result)]
+    if len(done) == len(plan.records):
+        return plan, done, True
+    from nsvd_exp.similarity_run import run_similarities
+
+    with TerminalObserver.showing(" ".join(label_of(config))) as terminal:
+        return plan, run_similarities(plan, terminal), False
+
+
+def tracker_of(plan: Plan, companion: bool) -> Observer:
+    """Who follows this cell for Weights & Biases: nobody, unless `tracking.mode` says so."""
+    if plan.config.tracking.mode == "disabled":
+        return Observer()
+    from nsvd_exp.tracking import CellTracker
+    from nsvd_exp.wandb_session import under_agent
+
+    if companion and under_agent():
+        return Observer()  # an agent's run is for the cell that the agent asked for
+    preset = HydraConfig.get().runtime.choices.get("experiment")
+    return CellTracker(plan, preset)
 
 
 def numbers_of(plan: Plan, result: Result) -> dict[str, Result]:
@@ -153,18 +192,63 @@ def numbers_of(plan: Plan, result: Result) -> dict[str, Result]:
     return {name: number for name, number in found.items() if number is not None}
 
 
-def outcome_of(config: Config, plan: Plan, result: Result, was_done: bool) -> Outcome:
-    """What became of a job that ran, or was done already."""
+def outcome_of(config: Config) -> Outcome:
+    """Do a job of a grid, unless it is done already, and say what became of it."""
+    if config.measure == "similarity":
+        return _similarity_outcome(config)
+    plan, result, was_done = run(config)
     if result["status"] == "failed" and not was_done:
         return failed(config, result["error"]["message"])
-    perplexities = {name: n["perplexity"] for name, n in numbers_of(plan, result).items()}
-    state = "skipped" if was_done else "done"
-    return Outcome(state, label_of(config), overrides(), perplexities)
+    values = {
+        name: display.format_perplexity(number["perplexity"])
+        for name, number in numbers_of(plan, result).items()
+    }
+    return _succeeded(config, was_done, values, plan.cell.key)
 
 
-def failed(config: Config, message: str) -> Outcome:
-    """A job that could not be done."""
-    return Outcome("failed", label_of(config), overrides(), {}, message)
+def _similarity_outcome(config: Config) -> Outcome:
+    plan, records, was_done = run_similarity(config)
+    values = {
+        record["dataset"]["name"]: display.format_similarity(record, config.similarity.statistic)
+        for record in records
+        if plan.is_done(record)
+    }
+    failures = [r["error"]["message"] for r in records if not plan.is_done(r)]
+    if failures:
+        return failed(config, "; ".join(failures), values)
+    return _succeeded(config, was_done, values)
+
+
+def _succeeded(
+    config: Config, was_done: bool, values: dict[str, str], key: str | None = None
+) -> Outcome:
+    state, reported_in = "skipped" if was_done else "done", _reported_in(config)
+    return Outcome(
+        state,
+        config.measure,
+        label_of(config),
+        overrides(),
+        values,
+        key=key,
+        reported_in=reported_in,
+    )
+
+
+def _reported_in(config: Config) -> str | None:
+    return config.results_dir if config.report else None
+
+
+def failed(config: Config, message: str, values: dict[str, str] | None = None) -> Outcome:
+    """A job that could not be done, or only for the datasets that have `values`."""
+    return Outcome(
+        "failed",
+        config.measure,
+        label_of(config),
+        overrides(),
+        values or {},
+        message,
+        reported_in=_reported_in(config),
+    )
 
 
 def overrides() -> tuple[str, ...]:
@@ -180,7 +264,7 @@ def single(config: Config) -> None:
     """
     dense = None
     if config.method.compresses:
-        dense = numbers_of(*_run_or_raise(dense_of(config))[:2])
+        dense = numbers_of(*_run_or_raise(dense_of(config), companion=True)[:2])
     plan, result, was_done = _run_or_raise(config)
     display.show(display.cell_table(config, numbers_of(plan, result), dense))
     if result["achieved_ratio"]:
@@ -193,18 +277,42 @@ def single(config: Config) -> None:
     print(f"{'already done' if was_done else 'done'} ({seconds}): {plan.cell.path}")
 
 
-def _run_or_raise(config: Config) -> tuple[Plan, Result, bool]:
-    plan, result, was_done = run(config)
+def single_similarity(config: Config) -> None:
+    """Similarity records, shown over their layers.
+
+    Raises:
+        NsvdError: a dataset failed.
+    """
+    plan, records, was_done = run_similarity(config)
+    made = [record for record in records if plan.is_done(record)]
+    if made:
+        display.show(display.similarity_table(config, made))
+    for record, place in zip(records, plan.records, strict=False):
+        if not plan.is_done(record):
+            raise NsvdError(_problem(record["error"], place))
+    print(f"{'already done' if was_done else 'done'}: {plan.records[0].folder.parent}")
+
+
+def _run_or_raise(config: Config, companion: bool = False) -> tuple[Plan, Result, bool]:
+    plan, result, was_done = run(config, companion)
     if result["status"] == "failed" and not was_done:
-        error = result["error"]
-        where = "" if error["type"] == "NsvdError" else f"\n(traceback in {plan.cell.path})"
-        raise NsvdError(error["message"] + where)
+        raise NsvdError(_problem(result["error"], plan.cell))
     return plan, result, was_done
 
 
+def _problem(error: dict[str, str], place: Cell) -> str:
+    where = "" if error["type"] == "NsvdError" else f"\n(traceback in {place.path})"
+    return error["message"] + where
+
+
 def conclude(outcomes: list[Outcome]) -> int:
-    """Show what became of a grid; the exit status is 1 if a job failed."""
-    display.show(display.grid_table(outcomes))
+    """Show what became of a grid, make its report; the exit status is 1 if a job failed."""
+    for measure in dict.fromkeys(outcome.measure for outcome in outcomes):
+        display.show(display.grid_table([o for o in outcomes if o.measure == measure]))
+    for results_dir in dict.fromkeys(o.reported_in for o in outcomes if o.reported_in):
+        from nsvd_exp.report.after_grid import report_grid
+
+        report_grid(results_dir, [o for o in outcomes if o.reported_in == results_dir])
     failures = display.failure_lines(outcomes)
     for line in failures:
         display.stderr().print(f"failed: {line}", style="red", markup=False, soft_wrap=True)

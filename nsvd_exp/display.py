@@ -17,7 +17,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from nsvd_exp.progress import Observer, Progress
-from nsvd_exp.schema import Config
+from nsvd_exp.schema import SIMILARITY_STATISTICS, Config
+from nsvd_exp.similarity_plan import spread
 from nsvd_exp.store import Result
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,20 @@ SECONDS_BETWEEN_LINES = 30
 
 WIDTH_WITHOUT_LIMIT = 1000
 
-SHOWN_BY_COLUMNS = ("model", "method", "ratio", "k1", "dataset", "experiment")
+# Of a grid's table, by what was measured: its title, and the columns that name a job.
+TITLES = {
+    "perplexity": "Perplexity",
+    "similarity": "Similarity, mean ± std over layers",
+}
+COLUMNS = {
+    "perplexity": ("model", "method", "ratio", "k1"),
+    "similarity": ("model", "measure"),
+}
+
+SHOWN_BY_COLUMNS = (
+    *("model", "method", "ratio", "k1", "dataset", "experiment"),
+    *("measure", "similarity.statistic"),
+)
 
 STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
 
@@ -37,22 +51,30 @@ class Outcome:
 
     Attributes:
         state: `done`, `skipped` (it was in the store already) or `failed`.
-        label: model, method, ratio, k1 for people.
+        measure: `perplexity` or `similarity`.
+        label: what the columns of its measure say.
         overrides: what the job was told, `name=value`.
-        perplexities: by dataset, of the datasets this job asked for.
+        values: by dataset, of the datasets this job asked for, as they are shown.
         message: why it failed.
+        key: of the cell, where there is one.
+        reported_in: the `results_dir` whose report is to be made after the grid; None: no report.
     """
 
     state: str
+    measure: str
     label: tuple[str, ...]
     overrides: tuple[str, ...]
-    perplexities: dict[str, float]
+    values: dict[str, str]
     message: str = ""
+    key: str | None = None
+    reported_in: str | None = None
 
 
 def label_of(config: Config) -> tuple[str, ...]:
-    """Model, method, ratio and k1; empty where the method has none."""
+    """What a job is called: the columns of its measure, empty where its method has none."""
     method = config.method
+    if config.measure == "similarity":
+        return config.model.title, f"similarity ({config.similarity.statistic})"
     return (
         config.model.title,
         method.name,
@@ -76,6 +98,12 @@ def stderr() -> Console:
 def format_perplexity(value: float) -> str:
     """Two decimals as in the paper; from 100 000 on in powers of ten."""
     return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
+
+
+def format_similarity(record: Result, statistic: str) -> str:
+    """Mean ± standard deviation over the layers of a similarity record, – where there is none."""
+    over_layers = spread(record["layers"], statistic)
+    return f"{over_layers.mean:.3f} ± {over_layers.std:.3f}" if over_layers else "–"
 
 
 class TerminalObserver(Observer):
@@ -139,6 +167,35 @@ def cell_table(
     return table
 
 
+def similarity_table(config: Config, records: list[Result]) -> Table:
+    """Similarities over the layers, a row a dataset: the statistic asked for, then the others."""
+    asked = config.similarity.statistic
+    names = sorted(SIMILARITY_STATISTICS, key=lambda name: name != asked)
+    title = f"Similarity of {config.model.title}'s activations to {_calibration(records)}"
+    table = Table(title=title, caption="mean ± std over layers")
+    table.title_justify = table.caption_justify = "left"
+    table.add_column("dataset")
+    for name in names:
+        table.add_column(name, justify="right", style="bold" if name == asked else "")
+    for heading in ("layers", "windows x tokens"):
+        table.add_column(heading, justify="right", style="dim")
+    for record in records:
+        dataset, total = record["dataset"], len(record["layers"])
+        over_layers = spread(record["layers"], asked)
+        known = over_layers.layers if over_layers else 0
+        table.add_row(
+            dataset["title"],
+            *(format_similarity(record, name) for name in names),
+            f"{total}" if known == total else f"{known} of {total}",
+            f"{dataset['windows']} x {dataset['length']}",
+        )
+    return table
+
+
+def _calibration(records: list[Result]) -> str:
+    return str(records[0]["calibration"]["title"])
+
+
 def other_settings(outcomes: list[Outcome]) -> list[str]:
     """Of each job, the overrides that not all jobs have and that no column of the table shows."""
     common = set.intersection(*(set(o.overrides) for o in outcomes)) if outcomes else set()
@@ -153,25 +210,21 @@ def other_settings(outcomes: list[Outcome]) -> list[str]:
 
 
 def grid_table(outcomes: list[Outcome]) -> Table:
-    """One row a job: what became of it, and its perplexities."""
-    names = list(dict.fromkeys(name for o in outcomes for name in o.perplexities))
-    title = f"Perplexity ({_tally(outcomes)})"
+    """One row a job of one measure: what became of it, and its values."""
+    measure = outcomes[0].measure
+    names = list(dict.fromkeys(name for o in outcomes for name in o.values))
+    title = f"{TITLES[measure]} ({_tally(outcomes)})"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("state")
-    for heading in ("model", "method"):
-        table.add_column(heading)
-    for heading in ("ratio", "k1"):
-        table.add_column(heading, justify="right")
+    for heading in COLUMNS[measure]:
+        table.add_column(heading, justify="right" if heading in ("ratio", "k1") else "left")
     others = other_settings(outcomes)
     if any(others):
         table.add_column("also")
     for name in names:
         table.add_column(name.replace("_", "\n"), justify="right")
     for outcome, other in zip(outcomes, others, strict=True):
-        values = [
-            format_perplexity(outcome.perplexities[name]) if name in outcome.perplexities else "–"
-            for name in names
-        ]
+        values = [outcome.values.get(name, "–") for name in names]
         style = STATE_STYLES[outcome.state]
         texts = [*outcome.label, other] if any(others) else outcome.label
         table.add_row(f"[{style}]{outcome.state}[/]", *map(escape, texts), *values)

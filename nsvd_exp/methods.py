@@ -34,26 +34,35 @@ from nsvd_exp.linalg import (
 JITTER = 1e-6
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What calibration knows of one layer input X (n channels, p tokens).
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """The first moments of one layer input X (n channels, p tokens).
 
     Attributes:
-        gram: (n, n), X Xᵀ, a sum over tokens, not a mean.
         abs_mean: (n,), mean absolute value of each channel.
         mean: (n,), mean of each channel.
         tokens: p.
     """
 
-    gram: Tensor
     abs_mean: Tensor
     mean: Tensor
     tokens: int
 
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics(Means):
+    """What calibration knows of one layer input X (n channels, p tokens).
+
+    Attributes:
+        gram: (n, n), X Xᵀ, a sum over tokens, not a mean.
+    """
+
+    gram: Tensor
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Statistics:
         """The same on `device` in `dtype`."""
         gram, abs_mean, mean = (t.to(device, dtype) for t in (self.gram, self.abs_mean, self.mean))
-        return Statistics(gram, abs_mean, mean, self.tokens)
+        return Statistics(gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens)
 
 
 @dataclass(frozen=True)
@@ -229,6 +238,10 @@ class Method:
     whitening: Whitening
     second: str | None = None
     solver: str = "basis"
+
+    def metric(self, statistics: Statistics | None) -> Tensor | None:
+        """M = S Sᵀ of stage one, as `Whitening.metric` gives it."""
+        return self.whitening.metric(cast(Statistics, statistics))
 
     def factorise(self, W: Tensor, k: int, k1: float, statistics: Statistics | None) -> Factors:
         """The rank-k factors of W.

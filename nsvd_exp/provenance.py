@@ -43,7 +43,10 @@ def hardware(device: str) -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout this code runs from, and whether it has changes; None outside one."""
+    """Commit of the checkout this code runs from, and whether it has changes; None outside one.
+
+    What lies in `results/` is no code, and no change.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -53,7 +56,8 @@ def git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        changes = git("status", "--porcelain", "--", ".", ":!results")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.CalledProcessError):
         return None
 

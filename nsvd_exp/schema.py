@@ -6,6 +6,7 @@ Hydra checks names and types while it composes; ranges and what goes with what a
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ SOLVERS = ("basis", "paper")
 SAMPLERS = ("svdllm", "tokens")
 SECOND_STAGES = ("svd", "id")
 READINGS = ("scalar", "spectral")
+TRACKING_MODES = ("disabled", "offline", "online")
+MEASURES = ("perplexity", "similarity")
+SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -220,14 +224,63 @@ class EvaluationConfig:
 
 
 @dataclass
+class SimilarityConfig:
+    """How activations are compared with the calibration set's (`measure=similarity`).
+
+    Attributes:
+        statistic: of a layer's inputs, which the terminal shows: `mean` and `abs_mean`, the mean
+            (absolute) value of each channel, or `gram`, their Gram matrix.
+        gram_limit_gb: GB (1e9 bytes) that all Gram matrices of one pass may take together for
+            their similarity to be computed unasked; above it `statistic=gram` asks for it.
+    """
+
+    statistic: str = "mean"
+    gram_limit_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require_one_of("similarity.statistic", self.statistic, SIMILARITY_STATISTICS)
+        limit = self.gram_limit_gb
+        _require(0 <= limit < math.inf, "similarity.gram_limit_gb", limit, "a number >= 0, in GB")
+
+
+@dataclass
+class TrackingConfig:
+    """Whether and where Weights & Biases follows the work; it changes no number.
+
+    Attributes:
+        mode: `disabled`; `offline`, files for `wandb sync`; or `online`.
+        project: W&B project.
+        entity: W&B user or team; null: the account's default.
+        group: what the runs stand under; null: the preset's name, or else the model's.
+        dir: the run files are in `wandb/` under this folder.
+    """
+
+    mode: str = "disabled"
+    project: str = "nsvd_exp"
+    entity: str | None = None
+    group: str | None = None
+    dir: str = "results"
+
+    def __post_init__(self) -> None:
+        _require_one_of("tracking.mode", self.mode, TRACKING_MODES)
+        for name in ("project", "entity", "group"):
+            value = getattr(self, name)
+            legible = value is None or re.fullmatch(r"[^/\\#?%:]+", value) is not None
+            _require(legible, f"tracking.{name}", value, "a name without any of / \\ # ? % :")
+
+
+@dataclass
 class Config:
     """One cell of the grid, as the user asked for it.
 
     Attributes:
+        measure: `perplexity`, a compressed cell, or `similarity`, records of the dense model's
+            activations, for which method, ratio, k1 and solver do not matter.
         ratio: fraction of the compressed weights' parameters that is removed, 0 < ratio < 1.
         k1: fraction of the rank given to the first stage, 0 < k1 <= 1; nested methods only.
         solver: `basis` or `paper`.
         dataset: the evaluation sets, by name.
+        report: whether a grid ends with the report (`results_dir/report`).
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -235,6 +288,8 @@ class Config:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     dataset: dict[str, DatasetConfig] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
+    measure: str = "perplexity"
     ratio: float = 0.3
     k1: float = 0.95
     solver: str = "basis"
@@ -243,12 +298,15 @@ class Config:
     data_dir: str | None = None
     results_dir: str = "results"
     cache_dir: str = "results/cache"
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    report: bool = True
 
     def __post_init__(self) -> None:
         # The rounding of a computed value, as in range(0.1,0.4,0.1), makes no cell of its own.
         self.ratio, self.k1 = (float(f"{value:.12g}") for value in (self.ratio, self.k1))
         _require(0 < self.ratio < 1, "ratio", self.ratio, "0 < ratio < 1, the fraction REMOVED")
         _require(0 < self.k1 <= 1, "k1", self.k1, "0 < k1 <= 1, a fraction of the rank")
+        _require_one_of("measure", self.measure, MEASURES)
         _require_one_of("solver", self.solver, SOLVERS)
         _require_one_of("dtype", self.dtype, ("auto", *DTYPES))
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None

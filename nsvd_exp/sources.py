@@ -275,16 +275,11 @@ def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> 
     Raises:
         NsvdError: they are in neither place, or two local files claim to be them.
     """
-    protocol: dict[str, Any] = {
-        "document": dataset.document,
-        "join": dataset.join,
-        "rows": dataset.rows,
-        "split_special_tokens": dataset.split_special_tokens,
-    }
     sought = _local_place(dataset.name, split, data_dir)
     path = _local_file(dataset.name, split, data_dir)
     if path is not None:
-        identity = {**protocol, "format": path.suffix, "sha256": file_digest(path)}
+        digests = {"format": path.suffix, "sha256": file_digest(path)}
+        identity = {**_documents_identity(dataset), **digests}
         return DatasetSource(path, None, identity, sought)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits) or "none"
@@ -296,15 +291,29 @@ def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> 
         commit = hub_commit(dataset.hub, dataset.revision, "dataset")
     except NsvdError as error:
         raise NsvdError(f"dataset {dataset.name}: {sought} is not there, and {error}") from None
-    identity = {
-        **protocol,
+    return DatasetSource(None, commit, hub_identity(dataset, split, commit), sought)
+
+
+def _documents_identity(dataset: DatasetConfig) -> dict[str, Any]:
+    """How rows become one text."""
+    return {
+        "document": dataset.document,
+        "join": dataset.join,
+        "rows": dataset.rows,
+        "split_special_tokens": dataset.split_special_tokens,
+    }
+
+
+def hub_identity(dataset: DatasetConfig, split: str, commit: str) -> dict[str, Any]:
+    """What keys are made of where the rows of `split` come from the hub."""
+    return {
+        **_documents_identity(dataset),
         "hub": dataset.hub,
         "config": dataset.config,
         "commit": commit,
         "files": list(dataset.files.get(split, [])),
         "split": dataset.splits[split],
     }
-    return DatasetSource(None, commit, identity, sought)
 
 
 def _local_place(name: str, split: str, data_dir: str | None) -> str:

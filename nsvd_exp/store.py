@@ -1,4 +1,4 @@
-"""Results on disk: one folder a cell, one `result.json` in it.
+"""Results on disk: one folder a cell or similarity record, one `result.json` in it.
 
 A cell is `done`, `failed` or `missing`. `result.json` is replaced as a whole (written beside it,
 then renamed), after every dataset, so that it is never half-written and nothing that was measured
@@ -23,9 +23,29 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import digest
 
 RESULT_VERSION = 1
-REQUIRED = {"status", "key", "identity", "method", "layers", "datasets", "earlier", "created"}
+SIMILARITY_VERSION = 1
 
 Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is stored: cells, or similarity records.
+
+    Attributes:
+        folder: where, under `results_dir`.
+        version: of the fields of `result.json`.
+        required: fields without which a file is damaged.
+    """
+
+    folder: str
+    version: int
+    required: frozenset[str]
+
+
+_COMMON = frozenset({"status", "key", "identity", "layers", "created"})
+CELL = Kind("cells", RESULT_VERSION, _COMMON | {"method", "datasets", "earlier"})
+SIMILARITY = Kind("similarities", SIMILARITY_VERSION, _COMMON | {"dataset", "statistics"})
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -61,15 +81,17 @@ def hold(path: Path, title: str, on_wait: Callable[[str], None]) -> Iterator[Non
 
 @dataclass(frozen=True)
 class Cell:
-    """The folder of one cell.
+    """The folder of one cell, or of one similarity record.
 
     Attributes:
         identity: what the cell's key is made of.
-        folder: `results_dir/cells/<method>-<ratio>-<k1>-<16 digits of the key>`.
+        folder: `results_dir/cells/<method>-<ratio>-<k1>-<16 digits of the key>`, or
+            `results_dir/similarities/<dataset>-<16 digits of the key>`.
     """
 
     identity: dict[str, Any]
     folder: Path
+    kind: Kind = CELL
 
     @property
     def key(self) -> str:
@@ -87,7 +109,7 @@ class Cell:
         Raises:
             NsvdError: the file is damaged, or of a version this program does not know.
         """
-        return read_result(self.path) if self.path.exists() else None
+        return read_result(self.path, self.kind) if self.path.exists() else None
 
     def write(self, result: Result) -> None:
         """Replace the stored result as a whole."""
@@ -106,10 +128,16 @@ def cell_for(results_dir: Path, identity: dict[str, Any]) -> Cell:
     """The cell of `identity` in the store at `results_dir`; creates nothing."""
     parts = [identity["method"]["name"]]
     parts += [identity[name] for name in ("ratio", "k1") if name in identity]
-    return Cell(identity, results_dir / "cells" / "-".join([*parts, digest(identity)[:16]]))
+    return Cell(identity, results_dir / CELL.folder / "-".join([*parts, digest(identity)[:16]]))
 
 
-def read_result(path: Path) -> Result:
+def similarity_record(results_dir: Path, dataset: str, identity: dict[str, Any]) -> Cell:
+    """The similarity record of `identity` in the store at `results_dir`; creates nothing."""
+    name = f"{dataset}-{digest(identity)[:16]}"
+    return Cell(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
+
+
+def read_result(path: Path, kind: Kind = CELL) -> Result:
     """One `result.json`.
 
     Raises:
@@ -118,24 +146,31 @@ def read_result(path: Path) -> Result:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         version = result["version"]
-        if version == RESULT_VERSION and not result.keys() >= REQUIRED:
-            raise KeyError(f"it lacks {', '.join(sorted(REQUIRED - result.keys()))}")
+        if version == kind.version and not result.keys() >= kind.required:
+            raise KeyError(f"it lacks {', '.join(sorted(kind.required - result.keys()))}")
     except (ValueError, KeyError, TypeError) as error:
+        raise NsvdError(f"{path} is damaged ({error}): move it away and run it again") from None
+    if version != kind.version:
         raise NsvdError(
-            f"{path} is damaged ({error}): move it away and run the cell again"
-        ) from None
-    if version != RESULT_VERSION:
-        raise NsvdError(
-            f"{path} has result version {version}, this program reads {RESULT_VERSION}: "
+            f"{path} has result version {version}, this program reads {kind.version}: "
             "use another results_dir, or the version of nsvd_exp that wrote it"
         )
     return result
 
 
 def read_all(results_dir: Path) -> Iterator[Result]:
-    """Every stored result under `results_dir`, in the order of the folders' names."""
-    for path in sorted((results_dir / "cells").glob("*/result.json")):
-        yield read_result(path)
+    """Every stored cell under `results_dir`, in the order of the folders' names."""
+    return _read_kind(results_dir, CELL)
+
+
+def read_similarities(results_dir: Path) -> Iterator[Result]:
+    """Every stored similarity record under `results_dir`, in the order of the folders' names."""
+    return _read_kind(results_dir, SIMILARITY)
+
+
+def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
+    for path in sorted((results_dir / kind.folder).glob("*/result.json")):
+        yield read_result(path, kind)
 
 
 def find_number(result: Result | None, name: str, key: str) -> Result | None:

@@ -138,4 +138,4 @@ def random_inputs(n: int, tokens: int, seed: int = 1) -> torch.Tensor:
 
 def statistics_of(X: torch.Tensor) -> Statistics:
     """The statistics of X (n, p), by their definitions."""
-    return Statistics(X @ X.T, X.abs().mean(1), X.mean(1), X.shape[1])
+    return Statistics(gram=X @ X.T, abs_mean=X.abs().mean(1), mean=X.mean(1), tokens=X.shape[1])

@@ -12,6 +12,7 @@ from torch import nn
 from nsvd_exp.calibration import (
     DAMAGED,
     Calibration,
+    GramAccumulator,
     InputWatcher,
     Statistics,
     calibrate,
@@ -193,7 +194,7 @@ def test_layers_that_share_some_inputs_and_not_others_are_refused() -> None:
 
 def test_no_more_than_one_block_of_inputs_is_held() -> None:
     model = make_model("llama")
-    watcher = InputWatcher(find_linears(model, []), model.model.layers)
+    watcher = InputWatcher(find_linears(model, []), model.model.layers, GramAccumulator)
     held = []
     handle = model.model.layers[1].register_forward_pre_hook(
         lambda *_: held.append(len(watcher._seen))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
 import hydra
 import pytest
 from conftest import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from nsvd_exp.cells import plan_cell
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import whitening_named
 from nsvd_exp.schema import Config, conf_dir, expand_path, register, typed_config
+from nsvd_exp.similarity_plan import plan_similarity
 
 EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", "alpaca_eval_jp"]
 
@@ -139,19 +144,99 @@ def test_calibration_is_the_papers_but_for_the_tiny_model() -> None:
     assert tiny.data_dir is not None
 
 
-@pytest.mark.parametrize("name", names_in("experiment"))
-def test_every_preset_is_a_grid_of_jobs_that_compose(name: str) -> None:
-    preset = composed(f"experiment={name}", with_hydra=True)
-    assert preset.hydra.mode == RunMode.MULTIRUN
-    assert preset.hydra.sweeper.params
-    for setting, values in preset.hydra.sweeper.params.items():
-        for value in str(values).split(","):
-            configured(f"experiment={name}", f"{setting}={value.strip()}")
+# Jobs of the grid; jobs and what they store (cells, or similarity records) on one model.
+PRESETS = {
+    "table1": (35, 35, 31),
+    "table2": (1, 1, 8),
+    "table3": (10, 10, 6),
+    "table4": (6, 6, 4),
+    "table5": (9, 3, 3),
+    "table6": (9, 3, 3),
+    "figure1": (1, 1, 8),
+    "smoke": (10, 10, 10),
+}
+
+
+@functools.cache
+def grid_of(preset: str) -> dict[str, str]:
+    """The axes of a preset, which is a grid."""
+    configuration = composed(f"experiment={preset}", with_hydra=True).hydra
+    assert configuration.mode == RunMode.MULTIRUN
+    return {name: str(values) for name, values in (configuration.sweeper.params or {}).items()}
+
+
+def jobs_of(preset: str, *typed: str) -> list[list[str]]:
+    """The overrides of each job, as Hydra splits a preset's grid and what is typed behind it."""
+    given = [*(f"{name}={values}" for name, values in grid_of(preset).items()), *typed]
+    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def stored_by(preset: str, *typed: str) -> set[Path]:
+    """The folders of what a preset's jobs store on the bundled model."""
+    folders: set[Path] = set()
+    for job in jobs_of(preset, *typed):
+        groups = [o for o in job if o.startswith(("model=", "method=", "dataset="))]
+        config = configured(f"experiment={preset}", "model=tiny", *groups)
+        numbers = {name: float(v) for o in job for name, _, v in [o.partition("=")]
+                   if name in ("ratio", "k1")}  # fmt: skip
+        config = dataclasses.replace(config, **numbers)
+        if config.measure == "similarity":
+            folders |= {record.folder for record in plan_similarity(config).records}
+        else:
+            folders.add(plan_cell(config).cell.folder)
+    return folders
+
+
+def test_every_preset_is_counted() -> None:
+    assert set(names_in("experiment")) == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_grid_that_composes_on_the_papers_models(name: str) -> None:
+    assert len(jobs_of(name)) == PRESETS[name][0]
+    for setting, values in grid_of(name).items():
+        for value in values.split(","):
+            config = configured(f"experiment={name}", f"{setting}={value.strip()}")
+            assert config.calibration.samples == (64 if config.model.title == "tiny" else 256)
+            assert config.evaluation.dtype == (None if name == "smoke" else "float32")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_on_the_bundled_model_has_so_many_jobs_and_cells(name: str) -> None:
+    _, jobs, stored = PRESETS[name]
+    assert len(jobs_of(name, "model=tiny")) == jobs
+    assert len(stored_by(name, "model=tiny")) == stored
+
+
+def test_tables_share_their_cells() -> None:
+    first, *others = (stored_by(f"table{n}", "model=tiny") for n in (1, 3, 4, 5, 6))
+    assert [len(cells - first) for cells in others] == [4, 3, 0, 0]
+    assert stored_by("table2") == stored_by("figure1")
+
+
+def test_a_preset_can_be_narrowed_and_widened() -> None:
+    assert len(jobs_of("table1", "ratio=0.3")) == 7
+    assert len(stored_by("table1", "model=tiny", "ratio=0.3")) == 7
+    assert len(jobs_of("table1", "ratio=0.3", "method=nsvd_i")) == 1
+    assert len(stored_by("table3", "model=tiny", "k1=0.5,0.8")) == 3
+    assert len(stored_by("figure1", "dataset=[ptb,c4]")) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "smoke"])
+def test_any_model_can_take_a_presets_place(name: str) -> None:
+    tiny = configured(f"experiment={name}", "model=tiny")
+    assert (tiny.model.title, tiny.data_dir) == ("tiny", configured("model=tiny").data_dir)
+    assert tiny.calibration == configured("model=tiny").calibration
+    other = configured(
+        f"experiment={name}", "model=hf", "model.name=/models/mine", "data_dir=/texts"
+    )
+    assert (other.model.title, other.data_dir) == ("mine", "/texts")
+    assert other.calibration.samples == 256
 
 
 def test_what_is_typed_beats_the_preset() -> None:
-    name = names_in("experiment")[0]
-    config = configured(f"experiment={name}", "evaluation.max_windows=99", "dataset=[snips]")
+    config = configured("experiment=smoke", "evaluation.max_windows=99", "dataset=[snips]")
     assert config.evaluation.max_windows == 99
     assert list(config.dataset) == ["snips"]
 
@@ -169,6 +254,8 @@ def test_what_is_typed_beats_the_preset() -> None:
         *("evaluation.max_windows=0", "evaluation.dtype=auto", "evaluation.dtype=float8"),
         *("solver=eig", "dtype=float64", "device=gpu", "device=cuda:x", "device=CPU"),
         *("model.max_length=1", "method.second=qr", "method.reading=third"),
+        *("measure=perplexities", "similarity.statistic=median"),
+        *(f"similarity.gram_limit_gb={value}" for value in ("-1", "nan", "inf")),
         "dataset.ptb.rows=0",
     ],
 )  # fmt: skip
@@ -190,6 +277,7 @@ def test_no_dataset_at_all_is_an_error() -> None:
         *("evaluation.length=2", "evaluation.max_windows=1", "evaluation.dtype=float32"),
         *("device=cuda:1", "device=cpu", "dtype=bfloat16", "solver=paper"),
         *("calibration.sampler=tokens", "calibration.batch=3", "calibration.samples=1"),
+        *("measure=similarity", "similarity.statistic=gram", "similarity.gram_limit_gb=0"),
     ],
 )
 def test_a_value_at_the_edge_of_its_range_is_taken(override: str) -> None:

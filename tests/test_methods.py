@@ -90,10 +90,10 @@ def test_k1_of_one_is_the_parent_method(name: str, solver: str) -> None:
 def test_white_inputs_make_every_single_stage_method_plain_svd(name: str, solver: str) -> None:
     W = random_weight(20, 30)
     white = Statistics(
-        7.0 * torch.eye(30, dtype=W.dtype),
-        torch.full((30,), 0.8, dtype=W.dtype),
-        torch.zeros(30, dtype=W.dtype),
-        100,
+        gram=7.0 * torch.eye(30, dtype=W.dtype),
+        abs_mean=torch.full((30,), 0.8, dtype=W.dtype),
+        mean=torch.zeros(30, dtype=W.dtype),
+        tokens=100,
     )
     left, right = truncated_svd(W, 6)
     assert distance(approximate(name, solver, W, 6, 1.0, white), left @ right) < 1e-9

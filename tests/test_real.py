@@ -13,7 +13,8 @@ from conftest import SHARED, compose, needs_shared
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nsvd_exp.cells import plan_cell
-from nsvd_exp.runner import release_model, run_cell
+from nsvd_exp.runner import run_cell
+from nsvd_exp.stages import release_model
 from nsvd_exp.store import Result
 
 pytestmark = needs_shared

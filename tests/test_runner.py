@@ -15,12 +15,13 @@ from conftest import compose, make_tokenizer
 from test_calibration import inputs_by_hand
 from transformers import AutoModelForCausalLM
 
-from nsvd_exp import runner
+from nsvd_exp import runner, stages
 from nsvd_exp.cells import plan_cell
 from nsvd_exp.data import calibration_samples, text_of, windows
 from nsvd_exp.layers import find_linears
 from nsvd_exp.linalg import rank_for_ratio, split_rank
-from nsvd_exp.runner import release_model, run_cell
+from nsvd_exp.runner import run_cell
+from nsvd_exp.stages import release_model
 from nsvd_exp.store import Result
 
 Settings = Callable[..., list[str]]
@@ -275,8 +276,8 @@ def test_statistics_are_made_once_and_read_by_other_cells(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     arguments = [*settings(), "dataset=[ptb]"]
-    real, calls = runner.calibrate, []
-    monkeypatch.setattr(runner, "calibrate", lambda *args: calls.append(0) or real(*args))
+    real, calls = stages.calibrate, []
+    monkeypatch.setattr(stages, "calibrate", lambda *args: calls.append(0) or real(*args))
     first = run(*arguments, "method=asvd_i")
     run(*arguments, "method=nsvd_i", "ratio=0.5")
     release_model()
@@ -384,8 +385,8 @@ def test_a_loss_that_is_not_finite_names_dataset_and_window(
         model.model.embed_tokens.weight.data[7] = float("inf")
         return model
 
-    load = runner.load_model
-    monkeypatch.setattr(runner, "load_model", corrupted)
+    load = stages.load_model
+    monkeypatch.setattr(stages, "load_model", corrupted)
     arguments = [*settings(), "method=dense", "dataset=[c4]"]
     (number,) = plan_cell(compose(*arguments)).numbers
     text = text_of(number.dataset, "test", number.source)

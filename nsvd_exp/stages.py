@@ -1,0 +1,235 @@
+"""What cells and similarity records have in common: the dense model, its text, its calibration.
+
+The model, its tokenizer and tokenised datasets stay loaded for what follows in the same process;
+calibration statistics are kept in `cache_dir` for every process.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import nn
+
+from nsvd_exp.calibration import DAMAGED, Calibration, calibrate
+from nsvd_exp.cells import (
+    PlannedCalibration,
+    PlannedNumber,
+    Resolved,
+    calibration_title,
+    public_name,
+)
+from nsvd_exp.data import Tokens, calibration_samples, text_of, windows
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.fingerprint import digest
+from nsvd_exp.models import check_vocabulary, load_model, load_tokenizer
+from nsvd_exp.progress import Observer
+from nsvd_exp.provenance import peak_memory
+from nsvd_exp.store import Cell, Result, hold
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadedModel:
+    """A dense model in memory, with its tokenizer."""
+
+    key: str
+    model: nn.Module
+    tokenizer: Any
+
+
+class Stopwatch:
+    """Seconds a stage, summed under its name; a GPU is waited for before the clock is read."""
+
+    def __init__(self, device: str) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device = device
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._device != "cpu" and torch.cuda.is_initialized():
+                torch.cuda.synchronize(self._device)
+            elapsed = time.perf_counter() - start
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + elapsed, 3)
+
+
+_loaded: LoadedModel | None = None
+# Tokenised datasets by model (with its tokenizer) and number: they outlive a model that is loaded
+# again for the same grid.
+_tokens: dict[tuple[str, str], Tokens] = {}
+
+
+def load(plan: Resolved) -> LoadedModel:
+    """The dense model of the plan, which stays loaded until another one is asked for."""
+    global _loaded
+    key = digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
+    if _loaded is None or _loaded.key != key:
+        release_model()
+        config = plan.config.model
+        model = load_model(plan.model, config, plan.dtype, plan.device)
+        _loaded = LoadedModel(key, model, load_tokenizer(plan.model, config))
+    return _loaded
+
+
+def release_model() -> None:
+    """Forget the loaded model and give its memory back."""
+    global _loaded
+    _loaded = None
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def texts_of(plan: Resolved, numbers: Iterable[PlannedNumber]) -> dict[str, str]:
+    """The text of each number, by its key, unless it is tokenised already."""
+    return {
+        number.key: text_of(number.dataset, "test", number.source)
+        for number in numbers
+        if _tokens_key(plan, number) not in _tokens
+    }
+
+
+def windows_of(
+    plan: Resolved, number: PlannedNumber, loaded: LoadedModel, texts: dict[str, str]
+) -> Tokens:
+    """The windows of one dataset, which stay tokenised.
+
+    Args:
+        texts: from `texts_of`.
+
+    Raises:
+        NsvdError: less text than one window, or an id that the model has no embedding for.
+    """
+    key = _tokens_key(plan, number)
+    if key not in _tokens:
+        text, cap = texts[number.key], plan.config.evaluation.max_windows
+        _tokens[key] = windows(loaded.tokenizer, text, number.dataset, plan.length, cap)
+    check_vocabulary(loaded.model, _tokens[key].ids)
+    return _tokens[key]
+
+
+def _tokens_key(plan: Resolved, number: PlannedNumber) -> tuple[str, str]:
+    return digest(plan.model.identity), number.key
+
+
+def calibration_of(
+    plan: Resolved,
+    planned: PlannedCalibration,
+    loaded: LoadedModel,
+    layers: dict[str, nn.Linear],
+    observer: Observer,
+) -> Calibration:
+    """The statistics, from `cache_dir` or from a pass of the model.
+
+    Raises:
+        NsvdError: `cache_dir` cannot be written to, or the pass fails.
+    """
+    folder = plan.cache_dir / "calibration"
+    path = folder / f"{digest(planned.identity)[:32]}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        place = plan.config.cache_dir
+        raise NsvdError(f"cache_dir={place} cannot be written to: {error}") from None
+    with hold(path.with_suffix(".lock"), "the same calibration", log.warning):
+        if path.exists():
+            try:
+                return Calibration.load(path)
+            except DAMAGED as error:
+                log.warning("calibration statistics %s are damaged (%s): made again", path, error)
+        samples = _samples(plan, planned, loaded)
+        check_vocabulary(loaded.model, samples.ids)
+        statistics = calibrate(
+            loaded.model,
+            layers,
+            samples.ids,
+            plan.config.calibration.batch,
+            observer.progress("calibrate"),
+        )
+        calibration = Calibration(statistics, _record(plan, samples))
+        try:
+            calibration.save(path)
+        except OSError as error:
+            log.warning("calibration statistics cannot be kept in %s: %s", folder, error)
+        return calibration
+
+
+def _samples(plan: Resolved, planned: PlannedCalibration, loaded: LoadedModel) -> Tokens:
+    calibration = plan.config.calibration
+    tokenizer = loaded.tokenizer
+    if planned.tokenizer is not None:
+        tokenizer = load_tokenizer(planned.tokenizer.source, planned.tokenizer.config)
+    text = text_of(calibration.dataset, calibration.split, planned.source)
+    samples = calibration_samples(tokenizer, text, calibration)
+    if len(samples.ids) < calibration.samples:
+        log.warning(
+            "calibration: %d of %d samples had %d tokens; the others are left out",
+            len(samples.ids), calibration.samples, calibration.sample_length,
+        )  # fmt: skip
+    return samples
+
+
+def _record(plan: Resolved, samples: Tokens) -> dict[str, Any]:
+    return {
+        "title": calibration_title(plan.config.calibration),
+        "samples": len(samples.ids),
+        "samples_asked": plan.config.calibration.samples,
+        "tokens": samples.ids.numel(),
+        "token_sha256": samples.sha256,
+        "bos": samples.bos,
+    }
+
+
+def identified(plan: Resolved, cell: Cell, config: dict[str, Any]) -> Result:
+    """The fields that say what a result is of.
+
+    Args:
+        config: the public one.
+    """
+    return {
+        "version": cell.kind.version,
+        "key": cell.key,
+        "identity": cell.identity,
+        "model": plan.config.model.title,
+        "model_source": {"name": public_name(plan.model), **plan.model.identity},
+        "dtype": plan.dtype,
+        "config": config,
+    }
+
+
+def ended(plan: Resolved, error: dict[str, str] | None, seconds: dict[str, float]) -> Result:
+    """The fields that say how the work on a result ended; `error` is None or from `describe`."""
+    return {
+        "status": "done" if error is None else "failed",
+        "error": error,
+        "seconds": seconds,
+        "peak_memory": peak_memory(plan.device),
+        "updated": now(),
+    }
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe(error: Exception) -> dict[str, str]:
+    """An exception as a result keeps it; called inside its handler."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error) or type(error).__name__,
+        "traceback": traceback.format_exc(),
+    }

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Tables 1, 3 and 4 on a small model of your own, and their report: the whole comparison without a GPU.
+#
+#   sweeps/small_model.sh MODEL_FOLDER DATA_FOLDER [RESULTS_DIR [NAME=VALUE ...]]
+#
+# DATA_FOLDER holds wikitext2/train and <dataset>/test for each of the six datasets below. Windows of 512
+# tokens, at most 64 a dataset. Such a model loses little at the paper's ratios, hence ratios up to 0.9.
+# RESULTS_DIR is results/<model> if not given. Settings that are typed replace those below.
+set -euo pipefail
+
+if (($# < 2)); then
+    echo "usage: $0 MODEL_FOLDER DATA_FOLDER [RESULTS_DIR [NAME=VALUE ...]]" >&2
+    exit 2
+fi
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+python=${PYTHON:-python}
+
+model=$1 data=$2 results=${3:-results/$(basename "$1")}
+shift $(($# < 3 ? $# : 3))
+settings=(
+    model=hf "model.name=$model" "data_dir=$data" "results_dir=$results"
+    "dataset=[wikitext2,c4,snips,alpaca_eval,cmrc_cn,alpaca_eval_jp]"
+    calibration.length=512 evaluation.length=512 evaluation.max_windows=64 report=false
+)
+
+status=0
+run() {
+    echo "== $*" >&2
+    local code=0
+    "$python" -m nsvd_exp "${settings[@]}" "$@" || code=$?
+    if ((code > 1)); then exit "$code"; fi
+    if ((code == 1)); then status=1; fi
+}
+run experiment=table1 ratio=0.3,0.5,0.7,0.8,0.9 "$@"
+run experiment=table3 ratio=0.8 "$@"
+run experiment=table4 ratio=0.8 "$@"
+"$python" -m nsvd_exp.report "$results" --tables 1,3,4 || status=1
+exit "$status"

@@ -1,0 +1,432 @@
+"""Similarity of activations: the cosines, the records that keep them, the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import compose, make_model, make_tokenizer, random_inputs, statistics_of, words
+from test_calibration import inputs_by_hand, token_ids
+from test_cli import run_main
+from transformers import AutoModelForCausalLM
+
+from nsvd_exp import similarity_run, stages
+from nsvd_exp.calibration import GramAccumulator, MeanAccumulator, calibrate, watch
+from nsvd_exp.cells import plan_cell
+from nsvd_exp.data import calibration_samples, text_of, windows
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.layers import find_linears
+from nsvd_exp.runner import run_cell
+from nsvd_exp.similarity import compare, compare_layers, cosine, gram_bytes
+from nsvd_exp.similarity_plan import plan_similarity, spread
+from nsvd_exp.similarity_run import run_similarities
+from nsvd_exp.stages import release_model
+from nsvd_exp.store import Result, read_similarities
+
+Settings = Callable[..., list[str]]
+STATISTICS = ("mean", "abs_mean", "gram")
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> Iterator[None]:
+    """No model is left over from another test."""
+    release_model()
+    yield
+    release_model()
+
+
+def run(*overrides: str) -> list[Result]:
+    return run_similarities(plan_similarity(compose(*overrides)))
+
+
+def values_of(record: Result) -> dict[str, dict[str, float | None]]:
+    return {row["name"]: {name: row[name] for name in STATISTICS} for row in record["layers"]}
+
+
+def test_a_cosine_sees_direction_alone() -> None:
+    a, b = random_inputs(5, 7), random_inputs(5, 7, seed=2)
+    assert cosine(a, a) == pytest.approx(1)
+    assert cosine(a, -a) == pytest.approx(-1)
+    expected = float((a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt()))
+    assert cosine(a, b) == pytest.approx(expected, rel=1e-14)
+    assert cosine(a, b) == cosine(b, a)
+    assert cosine(1e-6 * a, 1e6 * b) == pytest.approx(expected, rel=1e-14)
+    assert cosine(a.float(), b.float()) == pytest.approx(expected, abs=1e-7)
+
+
+def test_what_has_no_direction_has_no_cosine() -> None:
+    x = torch.tensor([1.0, 2.0])
+    assert cosine(x, torch.zeros(2)) is None
+    assert cosine(torch.zeros(2), x) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_does_not_lead_beyond_one(seed: int) -> None:
+    x = random_inputs(31, 1, seed)
+    assert cosine(x, x * (1 / 3)) <= 1  # type: ignore[operator]
+
+
+def test_each_statistic_is_what_its_name_says() -> None:
+    X, Y = random_inputs(6, 50), random_inputs(6, 80, seed=5)
+    G, H = (X @ X.T).reshape(-1), (Y @ Y.T).reshape(-1)
+    found = compare(statistics_of(X), statistics_of(Y))
+    assert found["mean"] == pytest.approx(cosine(X.mean(1), Y.mean(1)))
+    assert found["abs_mean"] == pytest.approx(cosine(X.abs().mean(1), Y.abs().mean(1)))
+    assert found["gram"] == pytest.approx(float(G @ H / G.norm() / H.norm()), rel=1e-13)
+    # Neither the scale nor the number of tokens is seen.
+    twice = compare(statistics_of(X), statistics_of(torch.cat([3 * Y, 3 * Y], dim=1)))
+    assert twice == pytest.approx(found, rel=1e-12)
+
+
+def test_the_same_tokens_are_alike_in_every_layer_and_shared_inputs_are_one() -> None:
+    model = make_model("llama_gqa")
+    layers, ids = find_linears(model, []), token_ids()
+    rows = compare_layers(
+        calibrate(model, layers, ids), watch(model, layers, ids, GramAccumulator, batch=2)
+    )
+    assert [row["name"] for row in rows] == list(layers)
+    assert [row["n"] for row in rows] == [layer.in_features for layer in layers.values()]
+    for row in rows:
+        assert [row[name] for name in STATISTICS] == pytest.approx([1, 1, 1], abs=1e-9)
+    other = watch(model, layers, ids[:3] + 1, MeanAccumulator)
+    by_name = {row["name"]: row for row in compare_layers(calibrate(model, layers, ids), other)}
+    q, k = (by_name[f"model.layers.1.self_attn.{name}_proj"]["mean"] for name in "qk")
+    assert q == k < 0.999
+
+
+def test_a_layer_without_a_token_has_no_similarity() -> None:
+    model = make_model("llama")
+    layers = find_linears(model, [])
+    seen = watch(model, layers, token_ids(), MeanAccumulator)
+    name = "model.layers.1.mlp.down_proj"
+    del seen[name]
+    rows = {row["name"]: row for row in compare_layers(calibrate(model, layers, token_ids()), seen)}
+    assert [rows[name][s] for s in STATISTICS] == [None, None, None]
+    assert rows["model.layers.0.mlp.down_proj"]["mean"] is not None
+
+
+def test_bytes_of_gram_matrices_are_counted_once_an_input() -> None:
+    model = make_model("llama")  # 2 layers, 32 wide, 48 inside; float32 sums in float64
+    calibration = calibrate(model, find_linears(model, []), token_ids())
+    assert gram_bytes(calibration) == 2 * (3 * 32**2 + 48**2) * 8
+
+
+def test_spread_is_the_populations_and_leaves_out_what_is_missing() -> None:
+    rows = [{"mean": value} for value in (0.5, None, 0.9, 1.0)]
+    found = spread(rows, "mean")
+    assert found is not None
+    assert found.mean == pytest.approx(0.8)
+    assert found.std == pytest.approx(math.sqrt((0.3**2 + 0.1**2 + 0.2**2) / 3))
+    assert found.layers == 3
+    assert spread([{"mean": None}], "mean") is None
+
+
+def similarities_by_hand(arguments: list[str]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Of every dataset and layer, from the inputs that hooks see, kept whole, in float64."""
+    plan = plan_similarity(compose(*arguments))
+    model = AutoModelForCausalLM.from_pretrained(plan.model.name).eval()
+    tokenizer, config = make_tokenizer(), plan.config
+    text = text_of(config.calibration.dataset, "train", plan.calibration.source)
+    X = inputs_by_hand(model, calibration_samples(tokenizer, text, config.calibration).ids)
+    found = {}
+    for number in plan.numbers:
+        text = text_of(number.dataset, "test", number.source)
+        Y = inputs_by_hand(model, windows(tokenizer, text, number.dataset, 32, 6).ids)
+        found[number.dataset.name] = {
+            name: {
+                "mean": cosine(X[name].mean(0), Y[name].mean(0)),
+                "abs_mean": cosine(X[name].abs().mean(0), Y[name].abs().mean(0)),
+                "gram": cosine(X[name].T @ X[name], Y[name].T @ Y[name]),
+            }
+            for name in X
+        }
+    return found
+
+
+@pytest.mark.parametrize("architecture", ["llama_gqa", "opt"])
+def test_a_record_is_what_the_models_inputs_say(settings: Settings, architecture: str) -> None:
+    arguments = settings(architecture)
+    records = {record["dataset"]["name"]: record for record in run(*arguments)}
+    assert [record["status"] for record in records.values()] == ["done"] * 3
+    for dataset, expected in similarities_by_hand(arguments).items():
+        found = values_of(records[dataset])
+        assert found.keys() == expected.keys()
+        for layer, values in expected.items():
+            assert found[layer] == pytest.approx(values, abs=1e-5), (dataset, layer)
+
+
+def test_a_record_says_what_it_was_made_of_and_holds_no_path(
+    settings: Settings, tmp_path: Path
+) -> None:
+    arguments = settings()
+    cell = run_cell(plan_cell(compose(*arguments, "method=asvd_i", "dataset=[ptb]")))
+    (record,) = run(*arguments, "dataset=[ptb]")
+    number = cell["datasets"]["ptb"]
+    assert record["dataset"] == {
+        "name": "ptb",
+        "title": "PTB",
+        "tokens": 6 * 32,
+        "token_sha256": number["token_sha256"],
+        **{name: number[name] for name in ("windows", "length", "max_windows", "bos")},
+    }
+    assert record["calibration"] == cell["calibration"]
+    assert record["statistics"] == list(STATISTICS)
+    assert set(record["seconds"]) == {"load", "calibrate", "evaluate"}
+    assert record["peak_memory"]["host_bytes"] > 1e8
+    assert not record["config"].keys() & {"method", "ratio", "k1", "solver", "results_dir"}
+    assert str(tmp_path) not in json.dumps(record)
+    assert list(read_similarities(tmp_path / "results")) == [record]
+    folder = next((tmp_path / "results/similarities").iterdir())
+    assert folder.name == f"ptb-{record['key'][:16]}"
+
+
+def test_calibration_text_itself_is_alike(settings: Settings) -> None:
+    """One sample and one window of the same tokens: every similarity is 1."""
+    arguments = settings()
+    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    for split in ("train", "test"):
+        (data / f"wikitext2/{split}.jsonl").write_text(json.dumps({"text": words(32)}) + "\n")
+    (record,) = run(
+        *arguments, "dataset=[wikitext2]", "calibration.sampler=tokens", "calibration.length=32"
+    )
+    assert record["dataset"]["windows"] == 1
+    for values in values_of(record).values():
+        assert list(values.values()) == pytest.approx([1, 1, 1], abs=1e-9)
+
+
+def test_statistics_of_the_calibration_are_shared_with_cells(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    run_cell(plan_cell(compose(*arguments, "method=asvd_i")))
+    monkeypatch.setattr(stages, "calibrate", lambda *_: pytest.fail("made again"))
+    assert run(*arguments)[0]["status"] == "done"
+
+
+def test_the_key_is_of_what_changes_a_number(settings: Settings) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+
+    def key(*overrides: str) -> str:
+        (record,) = plan_similarity(compose(*arguments, *overrides)).records
+        return record.key
+
+    same = ("method=svd", "ratio=0.5", "k1=0.5", "solver=paper", "evaluation.dtype=bfloat16",
+            "evaluation.batch=1", "similarity.statistic=gram",
+            "similarity.gram_limit_gb=0")  # fmt: skip
+    assert {key(override) for override in same} == {key()}
+    different = ("calibration.seed=4", "calibration.samples=3", "calibration.length=8",
+                 "evaluation.length=16", "evaluation.max_windows=3", "dtype=bfloat16",
+                 "model.skip=[model.layers.0]", "dataset=[c4]")  # fmt: skip
+    assert len({key(override) for override in different} | {key()}) == len(different) + 1
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_batch_size_shows_only_as_rounding(settings: Settings, batch: int) -> None:
+    arguments = settings()
+    reference = run(*arguments)
+    other = run(*arguments, f"evaluation.batch={batch}", "results_dir=" + arguments[3][12:] + "2")
+    for a, b in zip(reference, other, strict=True):
+        assert a["key"] == b["key"]
+        for layer, values in values_of(a).items():
+            assert values_of(b)[layer] == pytest.approx(values, abs=1e-6)
+
+
+def test_what_is_there_is_not_made_again_and_a_wider_run_adds(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = settings()
+    (first,) = run(*arguments, "dataset=[ptb]")
+    real, passes = similarity_run.watch, []
+    monkeypatch.setattr(similarity_run, "watch", lambda *a: passes.append(0) or real(*a))
+    wider = run(*arguments)
+    assert len(passes) == 2
+    assert first in wider
+    assert run(*arguments) == wider
+    assert len(passes) == 2
+
+
+def test_gram_above_the_limit_is_made_when_it_is_asked_for(settings: Settings) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "similarity.gram_limit_gb=0"]
+    (without,) = run(*arguments)
+    assert without["statistics"] == ["mean", "abs_mean"]
+    assert {row["gram"] for row in without["layers"]} == {None}
+    plan = plan_similarity(compose(*arguments, "similarity.statistic=gram"))
+    assert not plan.is_done(without)
+    (asked,) = run_similarities(plan)
+    assert asked["statistics"] == list(STATISTICS)
+    assert asked["created"] == without["created"]
+    for before, after in zip(without["layers"], asked["layers"], strict=True):
+        assert after["gram"] is not None
+        assert after == before | {"gram": after["gram"]}
+    # And back: nothing is made again.
+    assert run(*arguments) == [asked]
+
+
+def test_the_limit_is_of_all_gram_matrices_together(settings: Settings) -> None:
+    arguments = [*settings(), "dataset=[ptb]"]
+    size = 2 * (3 * 32**2 + 48**2) * 8 / 1e9
+    (above,) = run(*arguments, f"similarity.gram_limit_gb={size:.9f}")
+    assert "gram" not in above["statistics"]
+    (below,) = run(*arguments, "dataset=[c4]", f"similarity.gram_limit_gb={size * 1.01:.9f}")
+    assert "gram" in below["statistics"]
+
+
+def test_a_record_that_fails_for_gram_keeps_its_means(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "similarity.gram_limit_gb=0"]
+    (without,) = run(*arguments)
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a cosmic ray")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(similarity_run, "watch", broken)
+        (failed,) = run(*arguments, "similarity.statistic=gram")
+    assert (failed["status"], failed["error"]["message"]) == ("failed", "a cosmic ray")
+    for name in ("layers", "statistics", "dataset", "calibration"):
+        assert failed[name] == without[name]
+    assert plan_similarity(compose(*arguments)).is_done(failed)
+    (asked,) = run(*arguments, "similarity.statistic=gram")
+    assert (asked["status"], asked["error"]) == ("done", None)
+
+
+def test_a_dataset_that_fails_does_not_stop_the_others(settings: Settings) -> None:
+    arguments = settings()
+    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(20)}) + "\n")
+    by_name = {record["dataset"]["name"]: record for record in run(*arguments)}
+    assert {name: r["status"] for name, r in by_name.items()} == {
+        "wikitext2": "done",
+        "ptb": "failed",
+        "c4": "done",
+    }
+    assert "ptb has 20 tokens, fewer than one window of 32" in by_name["ptb"]["error"]["message"]
+    assert by_name["ptb"]["layers"] == by_name["ptb"]["statistics"] == []
+
+
+def test_a_model_that_cannot_be_calibrated_fails_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: Any) -> None:
+        raise NsvdError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "calibrate", broken)
+        (only,) = run(*settings())
+    assert (only["dataset"]["name"], only["status"]) == ("wikitext2", "failed")
+    assert "in broken" in only["error"]["traceback"]
+    assert len(list(read_similarities(tmp_path / "results"))) == 1
+    assert [record["status"] for record in run(*settings())] == ["done"] * 3
+
+
+def test_a_layer_that_reads_zeros_is_missing_and_said(
+    settings: Settings, model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model("llama")
+    model.model.layers[1].input_layernorm.weight.data.zero_()
+    folder = model_folder("llama", 3)
+    model.save_pretrained(folder)
+    arguments = [*settings(), f"model.name={folder}", "dataset=[ptb]"]
+    code, out, err = run_main(capsys, *arguments, "measure=similarity")
+    assert code == 0, err
+    (record,) = run(*arguments)
+    missing = [row["name"] for row in record["layers"] if row["mean"] is None]
+    assert missing == [f"model.layers.1.self_attn.{name}_proj" for name in "qkvo"]
+    assert {row["gram"] for row in record["layers"] if row["name"] in missing} == {None}
+    assert "10 of 14" in out
+    assert "nan" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"version": 1, "stat', "is damaged .*move it away"),
+        ('{"version": 2}', "has result version 2"),
+        ('{"version": 1}', "is damaged .*it lacks created, dataset"),
+    ],
+)
+def test_a_damaged_record_is_one_message_with_the_way_out(
+    settings: Settings, text: str, message: str
+) -> None:
+    plan = plan_similarity(compose(*settings()))
+    plan.records[1].folder.mkdir(parents=True)
+    plan.records[1].path.write_text(text)
+    with pytest.raises(NsvdError, match=rf"similarities/ptb-.*result\.json {message}"):
+        run_similarities(plan)
+
+
+def test_one_run_shows_every_statistic(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "measure=similarity", "similarity.statistic=abs_mean"]
+    code, out, err = run_main(capsys, *arguments)
+    assert code == 0, err
+    (header,) = [line for line in out.splitlines() if "dataset" in line]
+    assert re.findall(r"\w*mean|gram", header) == ["abs_mean", "mean", "gram"]
+    for record in run(*arguments):
+        (line,) = [line for line in out.splitlines() if f" {record['dataset']['title']} " in line]
+        shown = re.findall(r"(-?\d\.\d{3}) ± (\d\.\d{3})", line)
+        for (mean, std), name in zip(shown, ("abs_mean", "mean", "gram"), strict=True):
+            values = [row[name] for row in record["layers"]]
+            assert mean == f"{statistics.fmean(values):.3f}"
+            assert std == f"{statistics.pstdev(values):.3f}"
+    assert "12 x 24 tokens of wikitext2 train" in out
+    assert "already done" in run_main(capsys, *arguments)[1]
+
+
+def test_a_grid_of_both_measures_ends_with_a_table_of_each(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = settings()
+    arguments.remove("dataset=[wikitext2,ptb,c4]")
+    grid = ["-m", *arguments, "measure=similarity,perplexity", "method=svd"]
+    code, out, err = run_main(capsys, *grid, "dataset=ptb,c4")
+    assert code == 0, err
+    assert "Similarity, mean ± std over layers (2 done)" in out
+    assert "Perplexity (2 done)" in out
+    code, out, _ = run_main(capsys, *grid, "dataset=[ptb,c4,wikitext2]", "ratio=0.3,0.4")
+    assert code == 0
+    assert "(1 done, 1 skipped)" in out
+
+
+def test_a_grid_says_which_dataset_failed_and_shows_the_others(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "measure=similarity"]
+    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(20)}) + "\n")
+    code, out, err = run_main(capsys, "-m", *arguments)
+    assert code == 1
+    assert "(1 failed)" in out
+    assert len(re.findall(r"\d ± \d", out)) == 2
+    assert "llama-0 similarity (mean): dataset ptb has 20 tokens" in err
+    code, out, err = run_main(capsys, *arguments)
+    assert code == 1
+    assert "error: dataset ptb has 20 tokens" in err
+    assert len(re.findall(r"\d ± \d", out)) == 6
+
+
+def test_deciding_that_all_is_done_imports_no_torch(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "measure=similarity"]
+    assert run_main(capsys, *arguments)[0] == 0
+    program = (
+        "import sys; from nsvd_exp.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    assert "already done" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 []"
