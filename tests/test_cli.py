@@ -75,6 +75,43 @@ def test_a_grid_does_each_cell_once_and_says_what_was_there(
     assert [r for r in cells_of(arguments) if r in before] == before
 
 
+def test_a_grid_ends_with_the_table_it_has_changed_and_names_the_page(
+    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "ratio=0.3"]
+    code, out, err = run_main(capsys, "-m", *arguments, "method=asvd_i,svd")
+    assert code == 0, err
+    page = tmp_path / "results" / "report" / "index.html"
+    assert "Table 1:" in out
+    assert "Table 3:" not in out
+    assert f"report: {page}" in out.replace("\n", "")
+    made = page.read_bytes()
+    code, out, _ = run_main(capsys, "-m", *arguments, "method=nsvd_i", "k1=0.9,0.8")
+    assert "Table 3:" in out  # a grid over k1
+    assert page.read_bytes() != made
+    page.write_text("as it was")
+    code, out, _ = run_main(capsys, "-m", *arguments, "method=asvd_i,svd")
+    assert "2 skipped" in out
+    assert f"report: {page}" in out.replace("\n", "")
+    assert page.read_text() == "as it was"  # nothing new: not made again
+    code, out, _ = run_main(capsys, "-m", *arguments, "method=asvd_0", "report=false")
+    assert code == 0
+    assert "report:" not in out
+
+
+def test_a_report_that_cannot_be_made_fails_no_grid(
+    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "report").write_text("a file in its place")
+    arguments = [*settings(), "dataset=[ptb]", "method=svd"]
+    code, out, err = run_main(capsys, "-m", *arguments)
+    assert code == 0
+    assert "1 done" in out
+    assert "no report:" in err
+    assert "report:" not in out
+
+
 def test_no_number_is_cut_short_in_a_narrow_terminal(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""The paper's tables and figure, and what is beyond them, from stored results. Imports no torch."""

@@ -1,0 +1,191 @@
+"""The commands that fill what is missing or failed in the tables."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
+from nsvd_exp.fingerprint import file_digest
+from nsvd_exp.report import paper
+from nsvd_exp.report.entries import Block
+from nsvd_exp.report.numbers import Contents, Setting
+from nsvd_exp.report.protocol import PAPERS_LENGTH, default_calibration, model_files
+from nsvd_exp.report.similarities import SimilarityBlock
+from nsvd_exp.store import Result
+
+Gap = tuple[str, str]
+"""What is missing, and the command that does it."""
+
+BUNDLED = "tiny"
+
+UNFILLED = {"missing": "missing", "failed": "failed", "partial": "unfinished"}
+
+
+def gaps_of(blocks: Iterable[Block], results_dir: str) -> list[Gap]:
+    """One a block that is not complete; what nothing is stored of comes last."""
+    blocks = list(blocks)
+    started = [b for b in blocks if b.setting is not None and (b.incomplete or b.unstarted)]
+    unstarted = [b for b in blocks if b.setting is None]
+    found = [(_what(block), _command(block, results_dir)) for block in started]
+    found += [
+        (f"Table {b.table}, {b.model}: not run", _preset(b, b.model, results_dir))
+        for b in unstarted
+    ]
+    return found
+
+
+def similarity_gaps(
+    contents: Contents, blocks: Iterable[SimilarityBlock], model: str | None, results_dir: str
+) -> list[Gap]:
+    """One a model whose Figure 1 is not complete; a model of which nothing is stored comes last."""
+    done = {block.model: block for block in blocks if block.place == 0}
+    found = []
+    for title in dict.fromkeys([*contents.models, paper.SIMILARITY_MODEL]):
+        known = done[title].datasets if title in done else {}
+        absent = [name for name in paper.datasets() if name not in known]
+        if absent and model in (None, title):
+            cells = [*contents.cells, *contents.similarities]
+            of_model = [result for result in cells if result["model"] == title]
+            papers = [paper.SIMILARITY_MODEL]
+            overrides = [
+                *(_model_overrides(papers, of_model[0]) if of_model else []),
+                *(_data_overrides(of_model[0]) if of_model else []),
+                *([f"dataset={','.join(absent)}"] if known else []),
+            ]
+            parts = ["python -m nsvd_exp experiment=figure1", *map(shlex.quote, overrides)]
+            what = f"Figure 1, {title}: {len(absent)} of {len(paper.datasets())} sets missing"
+            found.append((what, " ".join([*parts, *_place(results_dir)])))
+    return found
+
+
+def _what(block: Block) -> str:
+    states = [e.state for line in block.lines for e in line.entries.values()]
+    counts = {said: states.count(state) for state, said in UNFILLED.items()}
+    said = [f"{count} numbers {state}" for state, count in counts.items() if count]
+    if block.unstarted:
+        ratios = ", ".join(f"{100 * ratio:g}%" for ratio in block.unstarted)
+        said.append(f"nothing at the paper's {ratios}")
+    setting = f" with {', '.join(block.differences)}" if block.differences else ""
+    return f"Table {block.table}, {block.model}{setting}: {', '.join(said)}"
+
+
+def _preset(block: Block, model: str, results_dir: str) -> str:
+    parts = ["python -m nsvd_exp", f"experiment=table{block.table}"]
+    if paper.tables()[block.table].models != [model]:
+        parts.append(f"model={model_files()[model]}")
+    return " ".join([*parts, *_place(results_dir)])
+
+
+def _place(results_dir: str) -> list[str]:
+    return [] if results_dir == "results" else [shlex.quote(f"results_dir={results_dir}")]
+
+
+def _command(block: Block, results_dir: str) -> str:
+    """The preset of the block's table, with what this setting has otherwise; cells that are done
+    are skipped by it."""
+    assert block.setting is not None
+    cell = _fullest(block.setting)
+    overrides = [
+        f"experiment=table{block.table}",
+        *_model_overrides(paper.tables()[block.table].models, cell),
+        *_data_overrides(cell),
+        *_ratio_overrides(block),
+        *_calibration_overrides(block.setting, cell),
+        *_evaluation_overrides(block.setting, cell),
+    ]
+    quoted = [shlex.quote(override) for override in overrides]
+    return " ".join(["python -m nsvd_exp", *quoted, *_place(results_dir)])
+
+
+def _fullest(setting: Setting) -> Result:
+    """The cell whose configuration says most: a calibrated one, where there is one."""
+    return max(setting.cells, key=lambda cell: ("calibration" in cell["config"], cell["updated"]))
+
+
+def _model_overrides(papers: list[str], cell: Result) -> list[str]:
+    """What makes a preset for the models `papers` one for the model of `cell`."""
+    model, identity = cell["model"], cell["identity"]["model"]
+    name, is_local, is_bundled = model_files().get(model), "hub" not in identity, model == BUNDLED
+    skip = cell["config"]["model"]["skip"]
+    skipped = [f"model.skip=[{','.join(skip)}]"] if skip else []
+    if name is not None and (is_bundled or not is_local):
+        return ([] if papers == [model] else [f"model={name}"]) + skipped
+    place = "model.name=MODEL_FOLDER" if is_local else f"model.name={identity['hub']}"
+    revision = [] if is_local else [f"model.revision={identity['commit']}"]
+    return [f"model={name or 'hf'}", place, *revision, *skipped]
+
+
+def _data_overrides(cell: Result) -> list[str]:
+    sources = {name: n["identity"]["source"] for name, n in cell.get("datasets", {}).items()}
+    local = {name: s["sha256"] for name, s in sources.items() if "sha256" in s}
+    if not local or (cell["model"] == BUNDLED and local.items() <= _bundled_texts().items()):
+        return []
+    return ["data_dir=DATA_FOLDER"]
+
+
+@cache
+def _bundled_texts() -> dict[str, str]:
+    """SHA-256 of the bundled test set of each dataset."""
+    return {path.parent.name: file_digest(path) for path in Path(TEXT_DIR).glob("*/test.*")}
+
+
+def _ratio_overrides(block: Block) -> list[str]:
+    ratios = {line.row.ratio for line in block.incomplete if line.row.ratio is not None}
+    wanted = sorted(ratios | set(block.unstarted))
+    if not wanted or wanted == paper.tables()[block.table].ratios:
+        return []
+    return [f"ratio={','.join(f'{ratio:g}' for ratio in wanted)}"]
+
+
+def _default_length(model: str) -> int:
+    if model != BUNDLED:
+        return PAPERS_LENGTH
+    config = json.loads((Path(MODEL_DIR) / "config.json").read_text(encoding="utf-8"))
+    return min(PAPERS_LENGTH, int(config["max_position_embeddings"]))
+
+
+def _calibration_overrides(setting: Setting, cell: Result) -> list[str]:
+    calibration = cell["config"].get("calibration")
+    if calibration is None:
+        return []
+    default = default_calibration() | {"length": _default_length(cell["model"])}
+    if cell["model"] == BUNDLED:
+        default |= {"samples": 64}
+    seeds = {
+        c["identity"]["calibration"]["seed"]
+        for c in setting.cells
+        if "calibration" in c["identity"]
+    }
+    stored: dict[str, Any] = {name: calibration[name] for name in default if name != "batch"}
+    stored["seed"] = ",".join(map(str, sorted(seeds)))
+    default["seed"] = str(default["seed"])
+    found = [f"calibration.{k}={v}" for k, v in stored.items() if v != default[k]]
+    if calibration["dataset"]["name"] != "wikitext2":
+        found.append(f"calibration.dataset={calibration['dataset']['name']}")
+    return found
+
+
+def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
+    agreement, config = setting.agreement, cell["config"]
+    found = []
+    names = list(setting.dataset_titles)
+    if names and set(names) != set(paper.datasets()):
+        found.append(f"dataset=[{','.join(names)}]")
+    length = agreement.get("evaluation.length")
+    if length is not None and int(length) != _default_length(cell["model"]):
+        found.append(f"evaluation.length={length}")
+    if agreement.get("evaluation.max_windows", "None") != "None":
+        found.append(f"evaluation.max_windows={agreement['evaluation.max_windows']}")
+    if agreement.get("evaluation.dtype", "float32") != "float32":
+        found.append(f"evaluation.dtype={agreement['evaluation.dtype']}")
+    if agreement.get("solver", "basis") != "basis":
+        found.append(f"solver={agreement['solver']}")
+    on_cpu = config.get("device") == "cpu" or (cell["environment"] or {}).get("device") == "cpu"
+    if on_cpu and cell["dtype"] != "float32":
+        found.append(f"dtype={cell['dtype']}")
+    return found
