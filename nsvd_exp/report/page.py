@@ -169,8 +169,8 @@ class View:
     @property
     def papers_label(self) -> str:
         """What a number of the paper is called: its model, where that is another one."""
-        same = self.block.paper_model == self.block.model
-        return "paper" if same or self.block.paper_model is None else self.block.paper_model
+        other = self.block.paper_model not in (None, self.block.model)
+        return f"paper, {self.block.paper_model}" if other else "paper"
 
     @property
     def papers_note(self) -> str:
