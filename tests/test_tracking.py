@@ -18,6 +18,7 @@ import wandb
 import yaml
 from conftest import compose
 from fake_wandb import FakeWandb
+from report_store import EIGHT, make_cell
 from wandb.proto.wandb_internal_pb2 import Record
 
 from nsvd_exp import runner, tracking, wandb_session
@@ -26,6 +27,7 @@ from nsvd_exp.cli import main
 from nsvd_exp.dashboard import dashboard
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.improvement import average_improvement
+from nsvd_exp.report.__main__ import main as report_main
 from nsvd_exp.runner import run_cell
 from nsvd_exp.store import Result, read_all
 from nsvd_exp.tracking import CellTracker, log_report
@@ -496,6 +498,30 @@ def test_a_report_is_one_run_with_tables_images_and_the_page(tmp_path: Path) -> 
     }
     (report,) = (r.artifact for r in read.records if r.artifact.type == "report")
     assert {c.path for c in report.manifest.contents} == {"index.html", "figure1.png"}
+
+
+def test_the_report_that_is_made_is_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    for ratio in (0.3, 0.5):
+        make_cell(results, method="asvd_i", ratio=ratio)
+    assert report_main([str(results), "--wandb", "offline", "--tables", "1,3"]) == 0
+    wandb.teardown()
+    (folder,) = (results / "wandb").glob("offline-run-*")
+    read = Segment(folder)
+    assert {name for line in read.lines for name in line if name.endswith("_type")} == {
+        *(f"tables/table{n}/_type" for n in (1, 3)),
+        "figures/ratio-tiny/_type",
+    }
+    (table,) = folder.rglob("*table1*.table.json")
+    content = json.loads(table.read_text())
+    perplexities = [row[content["columns"].index("perplexity")] for row in content["data"]]
+    assert EIGHT["ptb"] in perplexities
+    (report,) = (r.artifact for r in read.records if r.artifact.type == "report")
+    assert {c.path for c in report.manifest.contents} == {"index.html", "ratio-tiny.png"}
+    assert report_main([str(results), "--wandb", "offline", "--format", "md"]) == 2
+    assert "--wandb logs the page too" in capsys.readouterr().err
 
 
 def save_image(path: Path) -> None:

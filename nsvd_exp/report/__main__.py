@@ -71,6 +71,8 @@ def _run(options: argparse.Namespace) -> list[str]:
     complaints += unknown
     if not numbers or not formats:
         raise NsvdError("\n".join(complaints))
+    if options.wandb and "html" not in formats:
+        raise NsvdError("--wandb logs the page too: leave out --format, or name html in it")
     report = make.gather(options.results_dir, [int(n) for n in numbers], options.model)
     out = Path(options.out or Path(options.results_dir) / "report")
     written = make.write(report, out, formats)
@@ -80,7 +82,7 @@ def _run(options: argparse.Namespace) -> list[str]:
     if options.wandb:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("nsvd_exp").setLevel(logging.INFO)  # says where the run is
-        make.log_to_wandb(report, out, options.wandb, options.project, options.entity)
+        make.log_to_wandb(report, written, options.wandb, options.project, options.entity)
     return complaints + report.problems
 
 

@@ -38,8 +38,12 @@ TABLES = tuple(CAPTIONS)
 SIMILARITY_TABLE = 2
 TEXT_FORMATS = ("md", "tex", "csv")
 FORMATS = (*TEXT_FORMATS, "html")
+INDEX = "index.html"
 
-K1_CAPTION = "Positive: lower perplexity than ASVD-I. Average: over the sets other than WikiText-2."
+K1_CAPTION = (
+    "Left: each set's perplexity against ASVD-I's (positive: lower). Right: the average over the "
+    "sets other than WikiText-2."
+)
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ def _pages(report: Report, drawings: Sequence[Drawing], out: Path) -> list[Path]
     """`index.html` with everything, and one page a table."""
     asked = report.similarities if SIMILARITY_TABLE in report.numbers else None
     whole = Page(report.source, report.tables, asked, list(drawings), report.gaps, report.problems)
-    pages = {out / "index.html": whole}
+    pages = {out / INDEX: whole}
     for number in report.numbers:
         pages[out / f"table{number}.html"] = dataclasses.replace(
             whole,
@@ -233,13 +237,16 @@ def _writing(out: Path) -> Iterator[None]:
         ) from None
 
 
-def log_to_wandb(report: Report, out: Path, mode: str, project: str, entity: str | None) -> None:
-    """Log the written report as one W&B run."""
+def log_to_wandb(
+    report: Report, written: Sequence[Path], mode: str, project: str, entity: str | None
+) -> None:
+    """Log a report as one W&B run: what `write` has written, its page among it."""
     from nsvd_exp.tracking import log_report
 
     frames = {f"table{n}": records.numbers_frame(b) for n, b in report.tables.items() if b}
     if report.similarities:
         frames[f"table{SIMILARITY_TABLE}"] = records.similarity_frame(report.similarities)
-    images = sorted((out / "figures").glob("*.png"))
+    images = [path for path in written if path.suffix == ".png"]
+    page = next(path for path in written if path.name == INDEX)
     directory = Path(expand_path(report.source))
-    log_report(frames, images, out / "index.html", mode, project, entity, directory)
+    log_report(frames, images, page, mode, project, entity, directory)
