@@ -281,6 +281,7 @@ class _Work:
                     log.warning(
                         "calibration statistics %s are damaged (%s): made again", path, error
                     )
+            log.info("calibrating on %s", calibration_title(self.plan.config.calibration))
             samples = self._samples(planned, loaded)
             check_vocabulary(loaded.model, samples.ids)
             statistics = calibrate(
