@@ -28,6 +28,10 @@ PROCESSES_WITHOUT_GPU = 2
 _context = multiprocessing.get_context("spawn")
 
 
+class DeathError(Exception):
+    """The process of a job is no more; the message says how it ended."""
+
+
 class Worker:
     """A place for one process at a time.
 
@@ -46,7 +50,11 @@ class Worker:
         theirs.close()
 
     def run(self, task: Task) -> JobReturn:
-        """Do one job; it is lost if the process dies of it."""
+        """Do one job.
+
+        Raises:
+            DeathError: the process did, before it was through.
+        """
         if not self._process.is_alive():
             self._start()
         try:
@@ -55,7 +63,7 @@ class Worker:
             return returned
         except (EOFError, ConnectionError):
             self._process.join()
-            return lost(task, how_it_ended(self._process.exitcode or 0))
+            raise DeathError(how_it_ended(self._process.exitcode or 0)) from None
 
     def stop(self) -> None:
         """End the process, whatever it is at."""
@@ -102,7 +110,11 @@ def run(tasks: Sequence[Task], n_jobs: int | None) -> Ended:
     try:
         futures = {threads.submit(run_on_a_free_one, task): task for task in tasks}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            task = futures[future]
+            try:
+                yield task, future.result()
+            except DeathError as death:
+                yield task, lost(task, str(death))
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in workers:

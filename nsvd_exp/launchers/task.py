@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import version
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from nsvd_exp.display import Outcome, label_of
+from nsvd_exp.cli import failed
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.schema import Config, register, typed_config
 
@@ -79,9 +80,14 @@ def run_quietly(task: Task) -> JobReturn:
 def lost(task: Task, reason: str, log: Path | None = None) -> JobReturn:
     """What Hydra is told of a job whose process died: a failed one."""
     message = f"{reason}; see {log or task.folder}. What it measured is kept"
-    overrides = tuple(task.composed.hydra.overrides.task)
-    outcome = Outcome("failed", label_of(task.config), overrides, {}, message)
-    return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=outcome)
+    hydra = HydraConfig.instance()
+    here = hydra.cfg
+    hydra.set_config(task.composed)  # as the job itself would have had it
+    try:
+        outcome = failed(task.config, message)
+    finally:
+        hydra.cfg = here
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
 
 
 def how_it_ended(exitcode: int) -> str:
