@@ -104,8 +104,13 @@ class CheckBeforeRun(Callback):
     """Range-checks a plain run before Hydra makes its folder; `GridSweeper` does so for a grid."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with one message where a value is out of range."""
+        """Exit with one message where a value is out of range, or a launcher has no grid."""
         try:
+            launcher = config.hydra.runtime.choices["hydra/launcher"]
+            if launcher != "basic":
+                raise NsvdError(
+                    f"hydra/launcher={launcher} runs grids: add -m (one cell is one too)"
+                )
             check_composed(config)
         except NsvdError as error:
             report_error(error)

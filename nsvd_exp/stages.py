@@ -150,6 +150,7 @@ def calibration_of(
                 return Calibration.load(path)
             except DAMAGED as error:
                 log.warning("calibration statistics %s are damaged (%s): made again", path, error)
+        log.info("calibrating on %s", calibration_title(plan.config.calibration))
         samples = _samples(plan, planned, loaded)
         check_vocabulary(loaded.model, samples.ids)
         statistics = calibrate(

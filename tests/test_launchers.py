@@ -1,0 +1,385 @@
+"""A grid on other processes: of this machine, of Slurm, of Ray. Each engine is started for real."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_cli import cells_of, command, run_main
+
+from nsvd_exp.launchers import local, ray, slurm, task
+
+Settings = Callable[..., list[str]]
+SCRIPTS = Path(__file__).resolve().parent / "slurm"
+
+ENGINES = {
+    "local": ["hydra/launcher=local", "hydra.launcher.n_jobs=2"],
+    "slurm": [
+        "hydra/launcher=slurm",
+        "hydra.launcher.gpus_per_node=null",
+        "hydra.launcher.cpus_per_task=1",
+        "hydra.launcher.check_s=1",
+    ],
+    "ray": ["hydra/launcher=ray", "hydra.launcher.num_cpus=1"],
+}
+
+TWELVE_CELLS = ["method=asvd_0,fragile,svd,asvd_i", "ratio=0.2,0.3,0.5"]
+FOUR_CELLS = ["method=fragile,svd", "ratio=0.2,0.3"]
+
+# A method whose first job writes down its process and waits to be killed.
+FRAGILE = """
+import os
+import time
+from nsvd_exp.methods import Statistics, Whitening
+
+PID = {pid!r}
+
+
+class Fragile(Whitening):
+    def metric(self, statistics: Statistics):
+        if not os.path.exists(PID):
+            with open(PID + ".new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(PID + ".new", PID)
+            time.sleep(300)
+        return statistics.gram
+"""
+
+# A method whose jobs write down their GPU and threads.
+CURIOUS = """
+import json
+import os
+import torch
+from nsvd_exp.methods import Statistics, Whitening
+
+
+class Curious(Whitening):
+    def metric(self, statistics: Statistics):
+        seen = os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads()
+        with open({path!r}, "a") as file:
+            file.write(json.dumps(seen) + "\\n")
+        return statistics.gram
+"""
+
+
+@pytest.fixture
+def fragile(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], Path]:
+    """The arguments of a grid with method `fragile`, and where its first cell's process id is."""
+    pid = tmp_path / "pid"
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "fragile.py").write_text(FRAGILE.format(pid=str(pid)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "fragile.yaml").write_text(
+        "name: fragile\nwhitening: fragile.Fragile\n"
+    )
+    own = f"--config-dir={tmp_path / 'conf'}"
+    return ["-m", own, *settings(), "dataset=[ptb]"], pid
+
+
+@pytest.fixture(scope="session")
+def slurm_conf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The slurm.conf of a Slurm of one node that was started for these tests."""
+    missing = [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no {missing[0]} here: apt-get install slurm-wlm munge")
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a Slurm")
+    pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
+    folder = tmp_path_factory.mktemp("slurm")
+    subprocess.run([SCRIPTS / "start.sh", folder], check=True)
+    yield folder / "slurm.conf"
+    subprocess.run([SCRIPTS / "stop.sh", folder], check=True)
+
+
+@pytest.fixture
+def slurm_here(slurm_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's commands speak with the Slurm of these tests."""
+    monkeypatch.setenv("SLURM_CONF", str(slurm_conf))
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an engine, which is there."""
+    if request.param == "slurm":
+        request.getfixturevalue("slurm_here")
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="pip install -e '.[ray]'")
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps the token of its own cluster
+    return str(request.param)
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: int) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.05)
+
+
+@contextmanager
+def started(arguments: list[str], pid: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The command and the process of its fragile cell, which waits to be killed."""
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(pid.exists, process, 120)
+        yield process, int(pid.read_text())
+    finally:
+        process.kill()
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def calibrations(arguments: list[str]) -> int:
+    """How often the statistics were made, by the logs of all jobs."""
+    results = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
+    logs = [path.read_text() for path in Path(results).glob("hydra/*/*/log.txt")]
+    assert len(logs) >= 12
+    return sum(log.count("calibrating on") for log in logs)
+
+
+DEATHS = {
+    "local": r"its process was killed \(SIGKILL, as the kernel does when memory runs out\)",
+    "slurm": r"Slurm job \d+_3 ended as FAILED \(SIGKILL\)",
+    "ray": r"WorkerCrashedError: The worker died unexpectedly",
+}
+
+
+@pytest.mark.parametrize("engine", list(ENGINES), indirect=True)
+def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
+    engine: str, fragile: tuple[list[str], Path]
+) -> None:
+    arguments = [*fragile[0], *ENGINES[engine], *TWELVE_CELLS]
+    with started(arguments, fragile[1]) as (process, victim):
+        os.kill(victim, signal.SIGKILL)
+        out, err = process.communicate(timeout=180)
+    assert process.returncode == 1, err
+    assert "11 done, 1 failed" in out
+    (failure,) = re.findall(r"^failed: (.*)", err, re.MULTILINE)
+    assert re.match(rf"llama-0 fragile 0.2: {DEATHS[engine]}", failure), failure
+    assert Path(failure.partition("; see ")[2].partition(". What")[0]).exists()
+    states = {(r["method"], r["ratio"]): r["status"] for r in cells_of(arguments)}
+    assert states.pop(("fragile", 0.2)) == "partial"
+    assert set(states.values()) == {"done"}
+    assert calibrations(arguments) == 1
+
+    again = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "1 done, 11 skipped" in again.stdout
+    assert [r["status"] for r in cells_of(arguments)] == ["done"] * 12
+    assert calibrations(arguments) == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_the_command_and_leave_no_lock_behind(
+    fragile: tuple[list[str], Path], sent: signal.Signals
+) -> None:
+    arguments = [*fragile[0], *ENGINES["local"], *FOUR_CELLS]
+    with started(arguments, fragile[1]) as (process, worker):
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 10
+    while is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    again = subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert again.returncode == 0, again.stderr
+    assert [r["status"] for r in cells_of(arguments)] == ["done"] * 4
+
+
+def test_each_process_has_a_gpu_of_its_own_and_keeps_it(
+    settings: Settings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = tmp_path / "seen"
+    (tmp_path / "curious.py").write_text(CURIOUS.format(path=str(seen)))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(local, "cuda_devices", lambda: 2)
+    monkeypatch.setattr(local, "_cores", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    method = ["method=asvd_i", "method.name=curious", "method.whitening=curious.Curious"]
+    grid = ["-m", "hydra/launcher=local", *settings(), "dataset=[ptb]", *method]
+    code, out, err = run_main(capsys, *grid, "ratio=0.1,0.2,0.3,0.4,0.5,0.6")
+    assert code == 0, err
+    assert "6 done" in out
+    assert [line.partition(" ")[0] for line in err.splitlines()] == [f"{n}/6" for n in range(1, 7)]
+    rows = {tuple(json.loads(line)) for line in seen.read_text().splitlines()}
+    assert sorted((gpu, threads) for _, gpu, threads in rows) == [("5", 1), ("7", 1)]
+
+
+def test_gpus_and_cores_are_shared_out() -> None:
+    gpus = [str(n) for n in range(8)]
+    eight = local.environments(None, gpus, 96, tasks=35)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in eight] == gpus
+    assert {e["OMP_NUM_THREADS"] for e in eight} == {"12"}
+    assert len(local.environments(4, gpus, 96, tasks=35)) == 4
+    assert len(local.environments(None, gpus, 96, tasks=3)) == 3
+    shared = local.environments(4, ["0", "1"], 4, tasks=35)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in shared] == ["0", "1", "0", "1"]
+
+
+def test_without_a_gpu_two_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert local.environments(None, [], 8, tasks=35) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert local.environments(3, [], 2, tasks=35) == [{"OMP_NUM_THREADS": "1"}] * 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert local.environments(None, [], 8, tasks=35) == [{"OMP_NUM_THREADS": "6"}] * 2
+
+
+def test_a_cell_on_ray_gets_a_gpu_and_its_share_of_the_cpus() -> None:
+    head, box = {"CPU": 4.0}, {"CPU": 96.0, "GPU": 8.0}
+    assert ray.share_of([head, box, {"CPU": 32.0, "GPU": 4.0}]) == (1, 8)
+    assert ray.share_of([{"CPU": 16.0}]) == (0, 8)
+    assert ray.share_of([{"CPU": 1.0}, {"memory": 1e9}]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "text"),
+    [
+        (-9, "killed (SIGKILL, as the kernel does when memory runs out)"),
+        (-11, "killed (SIGSEGV)"),
+        (3, "ended with exit status 3"),
+    ],
+)
+def test_the_end_of_a_process_is_put_in_words(exitcode: int, text: str) -> None:
+    assert task.how_it_ended(exitcode) == f"its process was {text}".replace("was ended", "ended")
+
+
+BAD_INPUT = {
+    "-m hydra/launcher=lokal": "unknown hydra/launcher 'lokal'. Did you mean local",
+    "hydra/launcher=local": "hydra/launcher=local runs grids: add -m",
+    "-m hydra/launcher=local hydra.launcher.n_jobs=0": "n_jobs=0: expected a positive number",
+    "-m hydra/launcher=local hydra.launcher.n_jobs=two": "n_jobs=two: expected a positive number",
+    "-m hydra/launcher=ray hydra.launcher.num_gpus=-1": "num_gpus=-1: expected a positive number",
+    "-m hydra/launcher=slurm hydra.launcher.check_s=0": "check_s=0: expected a positive number",
+    "-m hydra/launcher=local hydra.launcher.jobs=2": "unknown setting 'hydra.launcher.jobs'",
+    "-m hydra/launcher=local device=cuda:1": "gives each process a GPU of its own",
+    "-m hydra/launcher=local ratio=0.3,1.5": "ratio=1.5",
+}
+
+
+@pytest.mark.parametrize(("typed", "message"), BAD_INPUT.items())
+def test_bad_input_is_one_clear_message(
+    settings: Settings, capsys: pytest.CaptureFixture[str], typed: str, message: str
+) -> None:
+    code, out, err = run_main(capsys, *settings(), *typed.split(" "))
+    assert code == 2
+    assert message in err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    assert out == ""
+    assert cells_of(settings()) == []
+
+
+@pytest.mark.parametrize(("engine", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs_it(
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    package: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = run_main(capsys, "-m", *ENGINES[engine], *settings(), "method=svd,dense")
+    assert code == 2
+    assert f"{package}, which is not installed: pip install -e '.[{engine}]'" in err
+    assert err.count("error: ") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:1"])
+def test_where_no_ray_answers_is_said_at_once(
+    settings: Settings, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    pytest.importorskip("ray", reason="pip install -e '.[ray]'")
+    arguments = ["-m", "hydra/launcher=ray", f"hydra.launcher.address={address}", *settings()]
+    code, _, err = run_main(capsys, *arguments, "method=svd,dense")
+    assert code == 2
+    assert f"hydra.launcher.address={address}: no Ray answers there" in err
+
+
+def test_slurm_is_for_machines_that_can_submit(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("PATH", "")
+    code, _, err = run_main(capsys, "-m", "hydra/launcher=slurm", *settings(), "method=svd,dense")
+    assert code == 2
+    assert "there is no sbatch here" in err
+
+
+@pytest.mark.usefixtures("slurm_here")
+def test_what_slurm_refuses_is_said_with_the_settings(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["-m", "hydra/launcher=slurm", *settings(), "method=svd,dense"]
+    code, out, err = run_main(capsys, *arguments)
+    assert code == 2
+    assert err.count("Invalid generic resource (gres) specification") == 1
+    assert "gpus_per_node=1" in err
+    assert "mem_gb=null" in err
+    assert "Traceback" not in err
+    assert out == ""
+    code, _, err = run_main(capsys, *arguments, "hydra.launcher.cpus_per_task=two")
+    assert code == 2
+    assert '"cpus_per_task" expected type' in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("slurm_here")
+def test_an_interrupted_command_cancels_its_jobs(fragile: tuple[list[str], Path]) -> None:
+    arguments = [*fragile[0], *ENGINES["slurm"], *FOUR_CELLS]
+    with started(arguments, fragile[1]) as (process, worker):
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    (array,) = re.findall(r"squeue --job (\d+)", err)
+    deadline = time.monotonic() + 30
+    while is_alive(worker) or set((slurm.states_of(array) or {}).values()) & slurm.NOT_ENDED:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "states"),
+    [
+        ("printf '7_0 RUNNING 0\\n7_1 FAILED 9\\n7_2 FAILED 256\\n7_3 FAILED 35072\\n'",
+         {"7_0": "RUNNING", "7_1": "FAILED (SIGKILL)", "7_2": "FAILED", "7_3": "FAILED (SIGKILL)"}),
+        ("printf '7_4 TIMEOUT 15\\n'", {"7_4": "TIMEOUT"}),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", {}),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", None),
+    ],
+)  # fmt: skip
+def test_a_slurm_that_does_not_answer_is_no_job_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, states: dict[str, str] | None
+) -> None:
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert slurm.states_of("7") == states
