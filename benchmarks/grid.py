@@ -25,6 +25,8 @@ and the first target are harder to reach than on the whole text (see `targets.py
 
 from __future__ import annotations
 
+import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's threads wait
+
 import argparse
 import tempfile
 from datetime import UTC, datetime
@@ -58,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nsvd-grid-") as folder:
         measured = _llama_7b(Path(folder)) if on_gpu else _sizes(Path(folder), arguments)
     costs, figures, settings = measured
-    record = {
+    record: dict[str, Any] = {
         "command": "benchmarks/grid.py" + (f" --preset {arguments.preset}" if on_gpu else ""),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine.record(),
@@ -208,8 +210,10 @@ def _llama_7b(folder: Path) -> tuple[Costs, list[Figure], dict[str, Any]]:
     """(a) and (b) on LLaMA-7B's shape, calibrated as in the paper; weights made on the device."""
     model = folder / "llama_7b"
     made.save_config(model, LLAMA_7B.config(vocabulary=32000, positions=2048))
-    settings = ("device=cuda", "dtype=bfloat16", "evaluation.max_windows=4")
-    settings += ("calibration.samples=256", "calibration.length=2048")
+    settings = (
+        *("device=cuda", "dtype=bfloat16", "evaluation.max_windows=4"),
+        *("calibration.samples=256", "calibration.length=2048"),
+    )
     script = str(Path(__file__).resolve().parent / "random_weights.py")
     bench = Bench(model, settings, program=(script,))
     costs = {

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 import nsvd_exp
-from nsvd_exp.provenance import environment
+from nsvd_exp.provenance import LIBRARIES, git_state, hardware
 
 ROOT = Path(nsvd_exp.__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
@@ -60,11 +63,21 @@ def run(*arguments: str) -> Cost:
         written = _written_bytes(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        _say(f"{seconds:6.1f} s  {' '.join(map(_short, arguments))}")
         if process.returncode:
             output.seek(0)
             raise RuntimeError(f"{' '.join(arguments)} failed:\n{output.read()[-3000:]}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Cost(seconds, usage.ru_maxrss * unit, written)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _short(argument: str) -> str:
+    """Without the folders of a path."""
+    return re.sub(r"/\S*/", "", argument)
 
 
 def _written_bytes(pid: int) -> int | None:
@@ -73,6 +86,15 @@ def _written_bytes(pid: int) -> int | None:
     except OSError:
         return None
     return int(re.findall(r"^wchar: (\d+)", text, re.MULTILINE)[0])
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall seconds of one call in this process; a GPU is waited for."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def median_cost(costs: Sequence[Cost]) -> Cost:
@@ -163,11 +185,24 @@ class Machine:
     def record(self) -> dict[str, Any]:
         """Hardware, versions, and the load average (1, 5, 15 minutes) at both ends."""
         return {
-            **environment(self._device),
+            "nsvd_exp": nsvd_exp.__version__,
+            "git": git_state(),
+            "python": platform.python_version(),
+            "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+            "device": self._device,
+            "hardware": hardware(self._device),
+            "threads": torch.get_num_threads(),
             "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
             "load_before": [round(value, 2) for value in self._load],
             "load_after": [round(value, 2) for value in os.getloadavg()],
         }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def machine_line(machine: dict[str, Any]) -> str:

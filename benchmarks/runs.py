@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import hydra
 import torch
 import transformers
 from made import check
-from measure import ROOT, Cost, median_cost, run
+from measure import ROOT, Cost, median_cost, run, seconds_of
 from torch import nn
 
 from nsvd_exp.arguments import normalise
@@ -118,15 +117,6 @@ def median_run(runs: Sequence[Run]) -> dict[str, Any]:
         "peak_bytes": cost.peak_bytes,
         "written_bytes": cost.written_bytes,
     }
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Wall seconds of one call; a GPU is waited for."""
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 class Passes:

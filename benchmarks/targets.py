@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import transformers
 from made import Size
-from measure import Figure
-from runs import Bench, Passes, Run, seconds_of
+from measure import Figure, seconds_of
+from runs import Bench, Passes, Run
 from torch import Tensor, nn
 
 from nsvd_exp.calibration import GramAccumulator, calibrate
