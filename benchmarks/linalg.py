@@ -8,6 +8,8 @@ interpolative decomposition to take; what float32 would cost in accuracy.
 
 from __future__ import annotations
 
+import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's threads wait
+
 import argparse
 import statistics
 import time
@@ -19,7 +21,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-import nsvd_exp  # noqa: F401 - sets how OpenMP's threads wait, before torch loads it
 from nsvd_exp.linalg import interpolative, rank_for_ratio, relative_loss
 from nsvd_exp.methods import Method, Statistics, whitening_named
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from conftest import words
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig
 
 from nsvd_exp.arguments import normalise
 from nsvd_exp.cli import main
@@ -266,6 +268,24 @@ def test_a_bad_value_anywhere_in_a_grid_stops_it_before_the_first_job(
         assert "1.5" in err or "nsvd_x" in err
         assert out == ""
     assert cells_of(arguments) == []
+
+
+def test_each_job_of_a_grid_is_composed_once(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = []
+    real = ConfigLoaderImpl.load_sweep_config
+
+    def counted(self: ConfigLoaderImpl, master: DictConfig, overrides: list[str]) -> DictConfig:
+        composed.append(tuple(overrides))
+        return real(self, master, overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    arguments = [*settings(), "-m", "method=svd,asvd_0", "ratio=0.3,0.6", "report=false"]
+    code, out, err = run_main(capsys, *arguments)
+    assert code == 0, err
+    assert "4 done" in out
+    assert len(set(composed)) == len(composed) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,26 @@
+"""`python -m nsvd_exp` on a model folder without weights: they are made at random on the device.
+
+    python benchmarks/random_weights.py -m experiment=table1 model=tiny model.name=FOLDER
+
+LLaMA-7B needs no 14 GB on a disk then. Not for results: nothing says which weights they were.
+"""
+
+import sys
+from typing import Any
+
+import torch
+import transformers
+from made import on_device
+
+from nsvd_exp import cli, stages
+
+
+def load_random(source: Any, config: Any, dtype: str, device: str, *_: Any, **__: Any) -> Any:
+    """In place of `nsvd_exp.models.load_model`."""
+    known = transformers.AutoConfig.from_pretrained(source.name)
+    return on_device(known, getattr(torch, dtype), device)
+
+
+if __name__ == "__main__":
+    stages.load_model = load_random
+    sys.exit(cli.main())
