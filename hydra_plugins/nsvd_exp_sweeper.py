@@ -48,7 +48,11 @@ class ComposedOnce(ConfigLoaderImpl):
 
 
 class GridSweeper(BasicSweeper):
-    """The grid of `python -m nsvd_exp -m`. Works with every launcher."""
+    """The grid of `python -m nsvd_exp -m`. Works with every launcher.
+
+    Jobs are launched in the order in which they share most (`nsvd_exp.sharing`); what is shown at
+    the end is in the order that was typed.
+    """
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -58,26 +62,42 @@ class GridSweeper(BasicSweeper):
         hydra_context = HydraContext(self._loader, hydra_context.callbacks)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose and range-check every job.
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """The next jobs, composed and range-checked, in the order to launch them.
 
         Raises:
             NsvdError: a value is out of range; the message names the job.
         """
         from nsvd_exp.cli import check_composed
+        from nsvd_exp.sharing import grid_order
 
         assert self.config is not None
-        for overrides in batch:
-            check_composed(self._loader.check(self.config, overrides))
+        batch = super().get_job_batch()
+        configs = [
+            check_composed(self._loader.check(self.config, overrides)) for overrides in batch
+        ]
+        order = grid_order(configs)
+        self._orders.append(order)
+        return [batch[index] for index in order]
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing more to check: `get_job_batch` has composed every job."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid, show what became of it, and exit with 1 if a cell failed."""
         from nsvd_exp.arguments import normalise
         from nsvd_exp.cli import conclude
 
+        self._orders: list[list[int]] = []
         self.params = dict(normalise(f"{k}={v}").split("=", 1) for k, v in self.params.items())
-        batches = super().sweep(arguments)
+        launched = super().sweep(arguments)
+        batches = [_typed_order(*pair) for pair in zip(self._orders, launched, strict=True)]
         code = conclude([job.return_value for batch in batches for job in batch])
         if code:
             sys.exit(code)
         return batches
+
+
+def _typed_order(order: Sequence[int], launched: Sequence[Any]) -> list[Any]:
+    """The returns of the jobs, `order` being the places that they were taken from."""
+    return [job for _, job in sorted(zip(order, launched, strict=True), key=lambda pair: pair[0])]

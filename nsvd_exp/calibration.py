@@ -25,6 +25,8 @@ from nsvd_exp.perplexity import in_batches
 from nsvd_exp.progress import Progress
 from nsvd_exp.store import write_atomically
 
+# Of what `Calibration.save` writes.
+FORMAT = "2"
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -167,6 +169,11 @@ class Calibration:
     statistics: dict[str, Statistics]
     record: dict[str, Any]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the Gram matrices, all but all that there is."""
+        return sum({id(s): s.gram.nbytes for s in self.statistics.values()}.values())
+
     def save(self, path: Path) -> None:
         """Keep as safetensors, written beside `path` and renamed."""
         leaders: dict[int, str] = {}
@@ -183,6 +190,7 @@ class Calibration:
                     f"{name}/tokens": torch.tensor(s.tokens),
                 }
         metadata = {"layers": json.dumps(layers), "record": json.dumps(self.record)}
+        metadata["format"] = FORMAT
         write_atomically(path, lambda file: safetensors.torch.save_file(tensors, file, metadata))
 
     @classmethod
@@ -190,10 +198,12 @@ class Calibration:
         """Read what `save` wrote.
 
         Raises:
-            SafetensorError, KeyError, ValueError: the file is damaged.
+            SafetensorError, KeyError, ValueError: the file is damaged, or of another version.
         """
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
+            if metadata["format"] != FORMAT:
+                raise ValueError(f"format {metadata['format']}, this program reads {FORMAT}")
             layers, record = json.loads(metadata["layers"]), json.loads(metadata["record"])
             by_leader = {
                 leader: Statistics(

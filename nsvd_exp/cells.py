@@ -40,7 +40,7 @@ from nsvd_exp.store import Cell, Result, cell_for, find_number
 STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1}
 
 SETTINGS_WITHOUT_A_NUMBER = (
-    *("data_dir", "results_dir", "cache_dir", "device", "tracking", "report"),
+    *("data_dir", "results_dir", "cache_dir", "cache", "device", "tracking", "report"),
     *("measure", "similarity"),
 )
 
@@ -98,7 +98,7 @@ class Resolved:
 
     @property
     def cache_dir(self) -> Path:
-        """Where intermediate statistics are kept."""
+        """Where what cells share is kept."""
         return Path(expand_path(self.config.cache_dir))
 
     @property

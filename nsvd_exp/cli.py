@@ -70,8 +70,8 @@ def report_error(error: Exception) -> None:
     display.stderr().print(message, style="bold red", markup=False, soft_wrap=True)
 
 
-def check_composed(composed: DictConfig) -> None:
-    """Range-check a composed job, before any starts.
+def check_composed(composed: DictConfig) -> Config:
+    """Range-check a composed job, before any starts; its typed configuration.
 
     Raises:
         NsvdError: a value is out of range or missing, or a folder cannot be written.
@@ -81,6 +81,7 @@ def check_composed(composed: DictConfig) -> None:
         del task["hydra"]
     config = typed_config(task)
     make_results_dir(config.results_dir)
+    return config
 
 
 @functools.lru_cache

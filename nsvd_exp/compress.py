@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from nsvd_exp.bases import Bases
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import LowRankLinear, parameter_count
 from nsvd_exp.linalg import rank_for_ratio, relative_loss
 from nsvd_exp.methods import Factors, Method, Statistics
 from nsvd_exp.progress import Progress
+from nsvd_exp.truncation import Losses
 
 
 def ranks_for(layers: Mapping[str, nn.Linear], ratio: float) -> dict[str, int]:
@@ -38,12 +41,15 @@ def compress(
     statistics: Mapping[str, Statistics] | None,
     dtype: torch.dtype,
     progress: Progress | None = None,
+    bases: Bases | None = None,
 ) -> tuple[dict[str, LowRankLinear], list[dict[str, Any]]]:
     """Factorise every layer; the model itself stays as it is.
 
     Args:
         statistics: by layer; None for a method that looks at no activations.
-        dtype: of the factors and biases. They are rounded to it once, from float64.
+        dtype: of the factors and biases. They are rounded to it once, from float64 or from what
+            `bases` holds.
+        bases: shared with other cells; `solver=paper` has none.
 
     Returns:
         The two-factor layers by name, and a row a layer as in `results/README.md`.
@@ -54,13 +60,12 @@ def compress(
     compressed: dict[str, LowRankLinear] = {}
     table = []
     for name, linear in layers.items():
-        W = linear.weight.data.double()
-        known = statistics[name].to(W.device, W.dtype) if statistics else None
+        work = _Layer(name, linear.weight.data, statistics)
         try:
-            factors = method.factorise(W, ranks[name], k1, known)
+            factors = work.factorise(method, ranks[name], k1, bases)
         except NsvdError as error:
             raise NsvdError(f"{name}: {error}") from None
-        table.append(_row(name, W, factors, method, known))
+        table.append(work.row(factors, method))
         left, right = factors.left.to(dtype), factors.right.to(dtype)
         if not (left.isfinite().all() and right.isfinite().all()):
             raise NsvdError(f"{name}: its factors are not finite in {dtype}: try another dtype")
@@ -71,31 +76,61 @@ def compress(
     return compressed, table
 
 
-def _row(
-    name: str, W: Tensor, factors: Factors, method: Method, statistics: Statistics | None
-) -> dict[str, Any]:
-    approximation = factors.left @ factors.right
-    activation_loss = relative_loss(W, approximation, statistics.gram) if statistics else None
-    weight_loss = relative_loss(W, approximation)
-    M = method.metric(statistics)
-    if M is None:
-        own_loss = weight_loss
-    elif activation_loss is not None and statistics is not None and M is statistics.gram:
-        own_loss = activation_loss
-    else:
-        own_loss = relative_loss(W, approximation, M)
-    return {
-        "name": name,
-        "m": W.shape[0],
-        "n": W.shape[1],
-        "k": factors.k1 + factors.k2,
-        "k1": factors.k1,
-        "activation_loss": activation_loss,
-        "weight_loss": weight_loss,
-        "discarded_energy": own_loss**2,
-        "seen": factors.seen,
-        "shift": factors.shift,
-    }
+class _Layer:
+    """One weight (m, n) and the statistics of its inputs, brought to float64 when they are needed:
+    a cell whose bases are at hand needs neither."""
+
+    def __init__(self, name: str, W: Tensor, statistics: Mapping[str, Statistics] | None) -> None:
+        self.name, self._W, self._statistics = name, W, statistics
+
+    @functools.cached_property
+    def W(self) -> Tensor:  # noqa: N802
+        return self._W.double()
+
+    @functools.cached_property
+    def known(self) -> Statistics | None:
+        if self._statistics is None:
+            return None
+        return self._statistics[self.name].to(self._W.device, torch.float64)
+
+    def factorise(self, method: Method, k: int, k1: float, bases: Bases | None) -> Factors:
+        """The factors, in the basis that `bases` has or that is made for them."""
+        if bases is None or method.solver == "paper":
+            return method.factorise(self.W, k, k1, self.known)
+        basis = bases.get(self.name, self._W, lambda: method.basis(self.W, self.known))
+        known = None if self._statistics is None else lambda: cast(Statistics, self.known)
+        metrics = method.metrics(known, bases.group.calibration)
+        return method.truncate(basis, k, k1, metrics, self._W.device)
+
+    def row(self, factors: Factors, method: Method) -> dict[str, Any]:
+        """The row of the table."""
+        losses = factors.losses or self._losses(factors.left @ factors.right, method)
+        return {
+            "name": self.name,
+            "m": self._W.shape[0],
+            "n": self._W.shape[1],
+            "k": factors.k1 + factors.k2,
+            "k1": factors.k1,
+            "activation_loss": losses.activation,
+            "weight_loss": losses.weight,
+            "discarded_energy": losses.own**2,
+            "seen": factors.seen,
+            "shift": factors.shift,
+        }
+
+    def _losses(self, approximation: Tensor, method: Method) -> Losses:
+        """By their definitions, for factors that come from no basis."""
+        gram = None if self.known is None else self.known.gram
+        weight = relative_loss(self.W, approximation)
+        activation = None if gram is None else relative_loss(self.W, approximation, gram)
+        M = method.metric(self.known)
+        if M is None:
+            own = weight
+        elif M is gram and activation is not None:
+            own = activation
+        else:
+            own = relative_loss(self.W, approximation, M)
+        return Losses(weight, own, activation)
 
 
 def achieved_ratio(

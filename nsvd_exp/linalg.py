@@ -73,12 +73,13 @@ class OutputBasis:
 
     Attributes:
         U: (m, r) with r = min(m, n); UᵀU = I, and U Uᵀ W = W.
-        coordinates: (r, n) = UᵀW, the rows of W in that basis.
+        energy: (r,), the diagonal of Uᵀ (W M Wᵀ) U, which is 0 elsewhere: what of ||W S||_F² lies
+            in each direction.
         seen: how many of them calibration saw, the rank of W M Wᵀ; the rest is ordered by W alone.
     """
 
     U: Tensor
-    coordinates: Tensor
+    energy: Tensor
     seen: int
 
 
@@ -104,7 +105,9 @@ def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> OutputBa
     seen = min(seen, len(energy) if rank is None else rank)
     if seen < len(energy):
         V = reorder_tail(V, V.T @ R, seen)
-    return OutputBasis(V if Q is None else Q @ V, V.T @ R, seen)
+        # Off its diagonal the turned block is of rounding size, as the block itself is.
+        energy = torch.cat([energy[:seen], ((C @ V[:, seen:]) * V[:, seen:]).sum(0)])
+    return OutputBasis(V if Q is None else Q @ V, energy.clamp(min=0), seen)
 
 
 def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> OutputBasis:
@@ -118,21 +121,20 @@ def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> OutputBasis
     U, s, _ = torch.linalg.svd(A, full_matrices=False)
     seen = int((s > s[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
     seen = min(seen, len(s) if rank is None else rank)
-    if seen == len(s):
-        return OutputBasis(U, U.T @ W, seen)
-    # Beyond the rank of A the vectors are arbitrary: take the rest of W's range, by its own size.
-    U = U[:, :seen]
-    rest = W - U @ (U.T @ W)
-    tail = torch.linalg.svd(rest, full_matrices=False).U[:, : len(s) - seen]
-    U = torch.linalg.qr(torch.cat([U, tail], dim=1)).Q
-    return OutputBasis(U, U.T @ W, seen)
+    if seen < len(s):
+        # Beyond the rank of A the vectors are arbitrary: take the rest of W's range, by its size.
+        U = U[:, :seen]
+        rest = W - U @ (U.T @ W)
+        tail = torch.linalg.svd(rest, full_matrices=False).U[:, : len(s) - seen]
+        U = torch.linalg.qr(torch.cat([U, tail], dim=1)).Q
+    return OutputBasis(U, (U.T @ A).square().sum(1), seen)
 
 
 def reorder_tail(U: Tensor, coordinates: Tensor, first: int) -> Tensor:
     """U with the columns from `first` on turned so that they lead under M = I.
 
-    They stay in the complement of the first columns: the second stage of NSVD, equation (5b). With
-    B = UᵀW Wᵀ U this is the eigenproblem of its trailing block, (r - first) x (r - first).
+    They stay in the complement of the first columns. With B = UᵀW Wᵀ U this is the eigenproblem of
+    its trailing block, (r - first) x (r - first).
 
     Args:
         U: (m, r), orthonormal columns.
@@ -143,10 +145,28 @@ def reorder_tail(U: Tensor, coordinates: Tensor, first: int) -> Tensor:
     return torch.cat([U[:, :first], U[:, first:] @ rotation], dim=1)
 
 
+def leading_eigenvectors(B: Tensor, k: int) -> Tensor:
+    """(s, k): the k leading eigenvectors of the symmetric B (s, s), leading first.
+
+    On a CPU by LAPACK's syevr, which turns back only the vectors that are asked for: the same
+    tridiagonal form as all of them need, hence as exact, at half the time for k / s of a few
+    hundredths (`benchmarks/linalg.py`). From a third of them on, and on CUDA, where nothing else
+    has been measured, all of them, in float64.
+    """
+    s = len(B)
+    if B.is_cuda or 3 * k > s:
+        return torch.linalg.eigh(B).eigenvectors.flip(1)[:, :k]
+    _, vectors = scipy.linalg.eigh(
+        B.numpy(), subset_by_index=(s - k, s - 1), driver="evr", check_finite=False
+    )
+    return torch.from_numpy(vectors).flip(1)
+
+
 def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Column interpolative decomposition: k columns of A and their coefficients.
 
-    Householder QR with column pivoting (LAPACK geqp3, through SciPy): A P = Q R gives
+    QR with column pivoting that stops after k pivots: each is the column of which most is left
+    after those before it (Gram-Schmidt, each column made orthogonal twice). A P = Q R gives
     A ~ A[:, J] T with T = R11⁻¹ [R11 R12] Pᵀ. Pivots that are zero up to rounding get zero
     coefficients, so k may exceed the rank of A.
 
@@ -158,18 +178,34 @@ def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
         J: (k,) indices of the columns; T: (k, n), on the columns J the identity (where k exceeds
         the rank of A, with zeros at its end).
     """
-    R, pivots = scipy.linalg.qr(
-        A.cpu().numpy(), mode="r", pivoting=True, check_finite=False, overwrite_a=False
-    )
-    R, order = torch.from_numpy(R[:k]), torch.from_numpy(pivots).long()
-    diagonal = R.diagonal().abs()
-    rank = int((diagonal > diagonal[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
-    T = torch.zeros(k, A.shape[1], dtype=A.dtype)
-    T[:rank, rank:] = torch.linalg.solve_triangular(R[:rank, :rank], R[:rank, rank:], upper=True)
-    T[torch.arange(rank), torch.arange(rank)] = 1
-    coefficients = torch.empty_like(T)
-    coefficients[:, order] = T
-    return order[:k].to(A.device), coefficients.to(A.device)
+    Q, R = A.new_zeros(k, A.shape[0]), A.new_zeros(k, A.shape[1])
+    left = A.square().sum(0)  # the squared length of what is left of each column
+    trusted = longest = float(left.max())
+    eps = torch.finfo(A.dtype).eps
+    rank = k
+    pivots: list[int] = []
+    for step in range(k):
+        if float(left.max()) < trusted * eps**0.5:
+            # The differences below have lost half of their digits: from the columns themselves.
+            left = (A - Q[:step].T @ R[:step]).square().sum(0)
+            trusted = float(left.max())
+        left[pivots] = -1.0
+        pivot = int(left.argmax())
+        column = A[:, pivot] - Q[:step].T @ R[:step, pivot]
+        column = column - Q[:step].T @ (Q[:step] @ column)
+        length = float(column.norm())
+        if rank == k and length <= longest**0.5 * max(A.shape) * eps:
+            rank = step
+        if rank == k:
+            Q[step] = column / length
+            R[step] = Q[step] @ A
+            left = left - R[step].square()
+        pivots.append(pivot)
+    J = torch.tensor(pivots, device=A.device)
+    T = A.new_zeros(k, A.shape[1])
+    T[:rank] = torch.linalg.solve_triangular(R[:rank, J[:rank]], R[:rank], upper=True)
+    T[:, J[:rank]] = torch.eye(k, rank, dtype=A.dtype, device=A.device)
+    return J, T
 
 
 def truncated_svd(A: Tensor, k: int) -> tuple[Tensor, Tensor]:

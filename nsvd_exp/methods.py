@@ -12,6 +12,7 @@ P L Pᵀ = G its eigendecomposition.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,12 +24,12 @@ from nsvd_exp.linalg import (
     OutputBasis,
     eigenbasis,
     interpolative,
-    reorder_tail,
     singular_basis,
     split_rank,
     truncated_svd,
     weighed,
 )
+from nsvd_exp.truncation import Basis, Losses, Metrics
 
 # SVD-LLM's shift of a Gram matrix that Cholesky refuses: by -lambda_min + 1e-6.
 JITTER = 1e-6
@@ -215,6 +216,7 @@ class Factors:
         k1, k2: ranks of the stages; k2 = 0 for methods of one stage.
         seen: see `OutputBasis`; None where solver=paper.
         shift: see `Factor`.
+        losses: where they follow from the basis; None where solver=paper.
     """
 
     left: Tensor
@@ -223,6 +225,7 @@ class Factors:
     k2: int
     seen: int | None = None
     shift: float = 0.0
+    losses: Losses | None = None
 
 
 @dataclass(frozen=True)
@@ -252,30 +255,51 @@ class Method:
             k1: fraction of k for stage one; methods of one stage ignore it.
             statistics: of the inputs of W; None will do where the whitening looks at none.
         """
-        if statistics is None and self.whitening.calibrated:
-            raise ValueError("this method needs calibration statistics")
         # float64: in float32 the loss of a real layer came out 11% above the optimum (Gram
         # condition 1.7e6), because W M Wᵀ squares the spectrum.
         W = W.double()
         if statistics is not None:
             statistics = statistics.to(W.device, W.dtype)
-        k1_rank, k2_rank = split_rank(k, k1) if self.second else (k, 0)
-        solve = self._by_basis if self.solver == "basis" else self._by_paper
-        return solve(W, k1_rank, k2_rank, cast(Statistics, statistics))
+        if self.solver == "basis":
+            basis = self.basis(W, statistics)
+            metrics = self.metrics(None if statistics is None else lambda: statistics)
+            return self.truncate(basis, k, k1, metrics, W.device)
+        return self._by_paper(W, *self._ranks(k, k1), self._known(statistics))
 
-    def _by_basis(self, W: Tensor, k1: int, k2: int, statistics: Statistics) -> Factors:
-        basis = self.whitening.basis(W, statistics)
-        if self.second == "id" and k2:
-            # The residual (I - U1 U1ᵀ) W in the coordinates of the complement: its columns have
-            # the same lengths and angles there, at min(m, n) - k1 rows.
-            columns, coefficients = interpolative(basis.coordinates[k1:], k2)
-            chosen = basis.U[:, k1:] @ basis.coordinates[k1:, columns]
-            left = torch.cat([basis.U[:, :k1], chosen], dim=1)
-            right = torch.cat([basis.coordinates[:k1], coefficients])
-            return Factors(left, right, k1, k2, basis.seen)
-        U = reorder_tail(basis.U, basis.coordinates, k1) if k2 else basis.U
-        U = U[:, : k1 + k2].contiguous()
-        return Factors(U, U.T @ W, k1, k2, basis.seen)
+    def basis(self, W: Tensor, statistics: Statistics | None) -> Basis:
+        """The output basis of stage one, which serves every k and k1; arguments in float64."""
+        known = self._known(statistics)
+        is_gram = statistics is not None and self.metric(known) is known.gram
+        return Basis.of(W, self.whitening.basis(W, known), is_gram)
+
+    def metrics(
+        self, statistics: Callable[[], Statistics] | None, calibration: str | None = None
+    ) -> Metrics:
+        """What the losses are measured by.
+
+        Args:
+            statistics: in float64, called when they are needed; None without calibration.
+            calibration: a name for what they were made from.
+        """
+        if statistics is None:
+            return Metrics(lambda: self.metric(None))
+        return Metrics(lambda: self.metric(statistics()), lambda: statistics().gram, calibration)
+
+    def truncate(
+        self, basis: Basis, k: int, k1: float, metrics: Metrics, device: torch.device
+    ) -> Factors:
+        """The rank-k factors in this basis, on `device` in the precision of the basis."""
+        k1_rank, k2_rank = self._ranks(k, k1)
+        left, right, losses = basis.truncate(k1_rank, k2_rank, self.second, metrics, device)
+        return Factors(left, right, k1_rank, k2_rank, basis.seen, losses=losses)
+
+    def _ranks(self, k: int, k1: float) -> tuple[int, int]:
+        return split_rank(k, k1) if self.second else (k, 0)
+
+    def _known(self, statistics: Statistics | None) -> Statistics:
+        if statistics is None and self.whitening.calibrated:
+            raise ValueError("this method needs calibration statistics")
+        return cast(Statistics, statistics)
 
     def _by_paper(self, W: Tensor, k1: int, k2: int, statistics: Statistics) -> Factors:
         factor = self.whitening.factor(statistics)

@@ -24,6 +24,7 @@ from nsvd_exp.provenance import environment, reset_peak_memory
 from nsvd_exp.stages import (
     LoadedModel,
     Stopwatch,
+    bases_of,
     calibration_of,
     describe,
     ended,
@@ -165,6 +166,7 @@ class _Work:
                 statistics,
                 getattr(torch, plan.evaluation_dtype),
                 self.observer.progress("decompose"),
+                None if config.solver == "paper" else bases_of(plan),
             )
         dense_parameters = parameter_count(loaded.model)
         with replaced(loaded.model, compressed):

@@ -25,6 +25,7 @@ SAMPLERS = ("svdllm", "tokens")
 SECOND_STAGES = ("svd", "id")
 READINGS = ("scalar", "spectral")
 TRACKING_MODES = ("disabled", "offline", "online")
+KEEPS = ("none", "statistics", "bases")
 MEASURES = ("perplexity", "similarity")
 SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
 
@@ -244,6 +245,31 @@ class SimilarityConfig:
 
 
 @dataclass
+class CacheConfig:
+    """What is kept between cells; it changes no number.
+
+    Attributes:
+        keep: on disk, in `cache_dir`: `none`; `statistics`, those of calibrations; or `bases`, the
+            output bases of the methods too.
+        limit_gb: GB (1e9 bytes) that all of `cache_dir` may take: what was not used for longest is
+            removed, and what is in use stays; null: any.
+        memory_gb: GB of the bases that a process holds in memory; null: a quarter of the memory it
+            may use.
+    """
+
+    keep: str = "statistics"
+    limit_gb: float | None = 100.0
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_one_of("cache.keep", self.keep, KEEPS)
+        for name in ("limit_gb", "memory_gb"):
+            limit = getattr(self, name)
+            valid = limit is None or 0 <= limit < math.inf
+            _require(valid, f"cache.{name}", limit, "a number >= 0, in GB, or null")
+
+
+@dataclass
 class TrackingConfig:
     """Whether and where Weights & Biases follows the work; it changes no number.
 
@@ -298,6 +324,7 @@ class Config:
     data_dir: str | None = None
     results_dir: str = "results"
     cache_dir: str = "results/cache"
+    cache: CacheConfig = field(default_factory=CacheConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     report: bool = True
 

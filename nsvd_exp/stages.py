@@ -1,7 +1,7 @@
 """What cells and similarity records have in common: the dense model, its text, its calibration.
 
-The model, its tokenizer and tokenised datasets stay loaded for what follows in the same process;
-calibration statistics are kept in `cache_dir` for every process.
+The model, its tokenizer, tokenised datasets and the last calibration stay loaded for what follows
+in the same process; `cache_dir` keeps for every process what `cache.keep` says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from nsvd_exp.bases import Bases
+from nsvd_exp.cache import STATISTICS, Cache, cache_at
 from nsvd_exp.calibration import DAMAGED, Calibration, calibrate
 from nsvd_exp.cells import (
     PlannedCalibration,
@@ -28,12 +30,13 @@ from nsvd_exp.cells import (
     public_name,
 )
 from nsvd_exp.data import Tokens, calibration_samples, text_of, windows
-from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import digest
+from nsvd_exp.locks import hold
 from nsvd_exp.models import check_vocabulary, load_model, load_tokenizer
 from nsvd_exp.progress import Observer
 from nsvd_exp.provenance import peak_memory
-from nsvd_exp.store import Cell, Result, hold
+from nsvd_exp.sharing import basis_group
+from nsvd_exp.store import Cell, Result
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ _loaded: LoadedModel | None = None
 # Tokenised datasets by model (with its tokenizer) and number: they outlive a model that is loaded
 # again for the same grid.
 _tokens: dict[tuple[str, str], Tokens] = {}
+# The last calibration and its key. What stands in `cache_dir` is a map of the file, not a copy.
+_calibration: tuple[str, Calibration] | None = None
 
 
 def load(plan: Resolved) -> LoadedModel:
@@ -78,6 +83,8 @@ def load(plan: Resolved) -> LoadedModel:
     key = digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
     if _loaded is None or _loaded.key != key:
         release_model()
+        if plan.calibration is None or not _is_last(plan.calibration):
+            release_calibration()
         config = plan.config.model
         model = load_model(plan.model, config, plan.dtype, plan.device)
         _loaded = LoadedModel(key, model, load_tokenizer(plan.model, config))
@@ -132,40 +139,85 @@ def calibration_of(
     layers: dict[str, nn.Linear],
     observer: Observer,
 ) -> Calibration:
-    """The statistics, from `cache_dir` or from a pass of the model.
+    """The statistics: of the last cell, from `cache_dir`, or from a pass of the model.
 
     Raises:
         NsvdError: `cache_dir` cannot be written to, or the pass fails.
     """
-    folder = plan.cache_dir / "calibration"
-    path = folder / f"{digest(planned.identity)[:32]}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        place = plan.config.cache_dir
-        raise NsvdError(f"cache_dir={place} cannot be written to: {error}") from None
-    with hold(path.with_suffix(".lock"), "the same calibration", log.warning):
+    global _calibration
+    if _calibration is None or not _is_last(planned):
+        release_calibration()
+        key = _calibration_key(planned)
+
+        def make() -> Calibration:
+            return _calibrated(plan, planned, loaded, layers, observer)
+
+        _calibration = key, _kept_calibration(plan, key, make)
+    return _calibration[1]
+
+
+def _calibration_key(planned: PlannedCalibration) -> str:
+    return digest(planned.identity)[:32]
+
+
+def _is_last(planned: PlannedCalibration) -> bool:
+    return _calibration is not None and _calibration[0] == _calibration_key(planned)
+
+
+def release_calibration() -> None:
+    """Forget the last calibration."""
+    global _calibration
+    _calibration = None
+
+
+def cache_of(plan: Resolved) -> Cache:
+    """Where the plan keeps what is shared with other processes."""
+    return cache_at(plan.cache_dir, plan.config.cache.keep, plan.config.cache.limit_gb)
+
+
+def bases_of(plan: Resolved) -> Bases:
+    """The output bases that a cell of this plan shares with others."""
+    limit_gb = plan.config.cache.memory_gb
+    limit = None if limit_gb is None else int(limit_gb * 1e9)
+    return Bases(basis_group(plan), cache_of(plan), limit)
+
+
+def _kept_calibration(plan: Resolved, key: str, make: Callable[[], Calibration]) -> Calibration:
+    cache = cache_of(plan)
+    if not cache.keeps(STATISTICS):
+        return make()
+    title = calibration_title(plan.config.calibration)
+    about = {"model": plan.config.model.title, "dtype": plan.dtype, "calibration": title}
+    cache.use(STATISTICS, key, about)
+    path = cache.folder / STATISTICS / f"{key}.safetensors"
+    with hold(path.with_suffix(".lock"), f"the calibration of {about['model']}", log.warning):
         if path.exists():
             try:
                 return Calibration.load(path)
             except DAMAGED as error:
-                log.warning("calibration statistics %s are damaged (%s): made again", path, error)
-        log.info("calibrating on %s", calibration_title(plan.config.calibration))
-        samples = _samples(plan, planned, loaded)
-        check_vocabulary(loaded.model, samples.ids)
-        statistics = calibrate(
-            loaded.model,
-            layers,
-            samples.ids,
-            plan.config.calibration.batch,
-            observer.progress("calibrate"),
-        )
-        calibration = Calibration(statistics, _record(plan, samples))
-        try:
-            calibration.save(path)
-        except OSError as error:
-            log.warning("calibration statistics cannot be kept in %s: %s", folder, error)
-        return calibration
+                cache.say(
+                    f"calibration statistics {path} are damaged or of another version ({error}): "
+                    "made again"
+                )
+        calibration = make()
+        kept = cache.write(STATISTICS, path, calibration.nbytes, calibration.save)
+    # Read back: the memory of the sums themselves is free for the evaluation then.
+    return Calibration.load(path) if kept else calibration
+
+
+def _calibrated(
+    plan: Resolved,
+    planned: PlannedCalibration,
+    loaded: LoadedModel,
+    layers: dict[str, nn.Linear],
+    observer: Observer,
+) -> Calibration:
+    log.info("calibrating on %s", calibration_title(plan.config.calibration))
+    samples = _samples(plan, planned, loaded)
+    check_vocabulary(loaded.model, samples.ids)
+    batch, progress = plan.config.calibration.batch, observer.progress("calibrate")
+    statistics = calibrate(loaded.model, layers, samples.ids, batch, progress)
+    return Calibration(statistics, _record(plan, samples))
 
 
 def _samples(plan: Resolved, planned: PlannedCalibration, loaded: LoadedModel) -> Tokens:

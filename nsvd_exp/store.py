@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.fingerprint import digest
+from nsvd_exp.locks import hold
 
 RESULT_VERSION = 1
 SIMILARITY_VERSION = 1
@@ -64,21 +63,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def hold(path: Path, title: str, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock file `path` alone; `on_wait` is told once if another process holds it."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        on_wait(f"waiting for another process, which is at {title}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 @dataclass(frozen=True)
 class Cell:
     """The folder of one cell, or of one similarity record.
@@ -118,7 +102,7 @@ class Cell:
 
     @contextmanager
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Hold the cell alone; `on_wait` is told once if another process holds it."""
+        """Hold the cell alone; `on_wait` is told once whom it waits for (`nsvd_exp.locks`)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold(self.folder / ".lock", self.folder.name, on_wait):
             yield

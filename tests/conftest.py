@@ -20,6 +20,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from nsvd_exp import bases, stages
 from nsvd_exp.arguments import normalise
 from nsvd_exp.methods import Statistics
 from nsvd_exp.schema import Config, conf_dir, register, typed_config
@@ -70,6 +71,18 @@ def words(count: int, seed: int = 0) -> str:
     """Random words of `make_tokenizer`."""
     generator = random.Random(seed)
     return " ".join(f"w{generator.randint(2, 98)}" for _ in range(count))
+
+
+def new_process() -> None:
+    """What a new process starts with: no calibration and no bases in memory."""
+    stages.release_calibration()
+    bases.memory.clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_shared() -> None:
+    """No calibration and no bases are left over from another test."""
+    new_process()
 
 
 @pytest.fixture

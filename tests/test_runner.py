@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose, make_tokenizer
+from conftest import compose, make_tokenizer, new_process
 from test_calibration import inputs_by_hand
 from transformers import AutoModelForCausalLM
 
@@ -281,6 +281,7 @@ def test_statistics_are_made_once_and_read_by_other_cells(
     first = run(*arguments, "method=asvd_i")
     run(*arguments, "method=nsvd_i", "ratio=0.5")
     release_model()
+    new_process()
     second = run(*arguments, "method=asvd_0")
     assert len(calls) == 1
     assert second["calibration"] == first["calibration"]
@@ -300,6 +301,7 @@ def test_damaged_statistics_are_made_again_and_said(
     first = run(*arguments, "method=asvd_i")
     (kept,) = (tmp_path / "results/cache/calibration").glob("*.safetensors")
     kept.write_bytes(kept.read_bytes()[:1000])
+    new_process()
     nested = run(*arguments, "method=nsvd_i", "k1=1")
     assert "damaged" in caplog.text
     assert nested["datasets"]["ptb"]["nll"] == first["datasets"]["ptb"]["nll"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -192,7 +193,9 @@ def test_a_cell_has_one_holder_and_a_killed_one_lets_go(tmp_path: Path, cell: Ce
 
         with cell.lock(kill_holder):
             assert holder.wait(timeout=10) == -signal.SIGKILL
-    assert waited == [f"waiting for another process, which is at {cell.folder.name}"]
+    (said,) = waited
+    assert f"waiting for process {holder.pid} on {socket.gethostname()}, since 20" in said
+    assert said.endswith(f"at {cell.folder.name}")
 
 
 def test_a_lock_is_free_after_an_exception(cell: Cell) -> None:
