@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nsvd_exp.calibration import Calibration, GramAccumulator, MeanAccumulator, watch
+from nsvd_exp.calibration import GramAccumulator, MeanAccumulator, watch
 from nsvd_exp.cells import PlannedNumber
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import find_linears
@@ -30,6 +30,7 @@ from nsvd_exp.stages import (
     texts_of,
     windows_of,
 )
+from nsvd_exp.statistics_file import Calibration
 from nsvd_exp.store import Cell, Result
 
 log = logging.getLogger(__name__)

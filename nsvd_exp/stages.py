@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nsvd_exp.calibration import DAMAGED, Calibration, calibrate
+from nsvd_exp.calibration import calibrate
 from nsvd_exp.cells import (
     PlannedCalibration,
     PlannedNumber,
@@ -33,6 +33,7 @@ from nsvd_exp.fingerprint import digest
 from nsvd_exp.models import check_vocabulary, load_model, load_tokenizer
 from nsvd_exp.progress import Observer
 from nsvd_exp.provenance import peak_memory
+from nsvd_exp.statistics_file import DAMAGED, Calibration
 from nsvd_exp.store import Cell, Result, hold
 
 log = logging.getLogger(__name__)
