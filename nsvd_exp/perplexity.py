@@ -126,20 +126,28 @@ def _losses(model: nn.Module, ids: Tensor) -> Tensor:
     the last block, by the model's own forward; unless the logits need more than that.
     """
     last, step = ids.shape[1] - 1, positions_at_once(model, ids)
-    if step >= last or not chooses_positions(model):
-        whole = logits_at(model, ids, 0, last)
-        return summed_losses(ids, step, lambda start, stop: whole[:, start:stop])
-    chain = BlockChain(model)
-    with chain.keeping() as kept:
-        first = logits_at(model, ids, 0, step)
-    again = chain.logits(ids, step - 1, step, kept[-1])
-    if not torch.allclose(again, first[:, -1:], rtol=1e-2, atol=1e-2, equal_nan=True):
+    if step < last and chooses_positions(model):
+        chain = BlockChain(model)
+        with chain.keeping() as kept:
+            first = logits_at(model, ids, 0, step)
+        again = chain.logits(ids, step - 1, step, kept[-1])
+        if torch.allclose(again, first[:, -1:], rtol=1e-2, atol=1e-2, equal_nan=True):
+            return summed_losses(
+                ids, step, lambda a, b: first if a == 0 else chain.logits(ids, a, b, kept[-1])
+            )
         del first
-        whole = logits_at(model, ids, 0, last)
-        return summed_losses(ids, step, lambda start, stop: whole[:, start:stop])
-    return summed_losses(
-        ids, step, lambda a, b: first if a == 0 else chain.logits(ids, a, b, kept[-1])
-    )
+    logits = logits_at(model, ids, 0, last)
+    return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
+
+
+def window_losses(
+    model: nn.Module, ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]
+) -> Tensor:
+    """As `summed_losses`, with one call for all positions where the model chooses none."""
+    if chooses_positions(model):
+        return summed_losses(ids, step, logits_of)
+    logits = logits_of(0, ids.shape[1] - 1)
+    return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
 
 
 def positions_at_once(model: nn.Module, ids: Tensor) -> int:

@@ -39,10 +39,15 @@ class StatisticsWriter:
         # Four tensors and two places in the metadata a layer, the numbers beside each name, record.
         room = 16384 + sum(6 * len(json.dumps(name)) + 640 for name in layers)
         self._room = room + -room % ALIGNMENT
+        self._file = path.open("wb")
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was added so far."""
         self._header: dict[str, Any] = {}
         self._leaders: dict[str, str] = {}
         self._offset = 0
-        self._file = path.open("wb")
+        self._file.truncate(0)
         self._file.seek(8 + self._room)
 
     def __enter__(self) -> StatisticsWriter:
