@@ -5,29 +5,24 @@ Layers that read the same tensor (q, k, v; gate, up) share one set of statistics
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from nsvd_exp.chain import kept_positions
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import decoder_blocks
+from nsvd_exp.layers import decoder_blocks, is_finite
 from nsvd_exp.methods import Means, Statistics
-from nsvd_exp.perplexity import in_batches
+from nsvd_exp.perplexity import fitting_tokens, in_batches
 from nsvd_exp.progress import Progress
-from nsvd_exp.store import write_atomically
 
-# Of what `Calibration.save` writes.
-FORMAT = "2"
 HALF = (torch.float16, torch.bfloat16)
+# Rows of a Gram matrix that one product makes, up to the diagonal: benchmarks/gram.py.
+PANEL = 1024
 
 
 class MeanAccumulator:
@@ -46,7 +41,7 @@ class MeanAccumulator:
 
     def is_finite(self) -> bool:
         """Whether no sum is NaN or Inf."""
-        return bool(torch.isfinite(self.abs_sum).all())
+        return is_finite(self.abs_sum)
 
     def statistics(self) -> Means:
         """The means, on the CPU."""
@@ -60,37 +55,50 @@ class GramAccumulator(MeanAccumulator):
     Precision: half-precision inputs are multiplied as they are with float32 accumulation (their
     products are exact in float32) and summed over batches in float32, which halves the memory of
     the Gram matrices; wider inputs are summed in float64.
+
+    Of a wide matrix only the panels up to the diagonal are multiplied and summed.
     """
 
     def __init__(self, x: Tensor) -> None:
         super().__init__(x)
         channels, dtype = x.shape[-1], torch.float32 if x.dtype in HALF else torch.float64
-        self.gram = torch.zeros(channels, channels, dtype=dtype, device=x.device)
+        self._lower = torch.zeros(channels, channels, dtype=dtype, device=x.device)
 
     def add(self, x: Tensor) -> None:
         """Add inputs x (*, channels)."""
         super().add(x)
-        self.gram += gram(x.reshape(-1, x.shape[-1]))
+        x = x.reshape(-1, x.shape[-1])
+        if x.dtype in HALF and not x.is_cuda:
+            x = x.float()
+        for start, stop in panels(x.shape[-1]):
+            self._lower[start:stop, :stop] += product(x[:, start:stop], x[:, :stop])
 
     def is_finite(self) -> bool:
         """Whether no sum is NaN or Inf."""
-        return super().is_finite() and bool(torch.isfinite(self.gram).all())
+        return super().is_finite() and is_finite(self._lower)
 
     def statistics(self) -> Statistics:
         """What `nsvd_exp.methods` works with, on the CPU."""
-        return Statistics(gram=self.gram.cpu(), **vars(super().statistics()))
+        for start, stop in panels(len(self._lower)):
+            self._lower[:start, start:stop] = self._lower[start:stop, :start].T
+        return Statistics(gram=self._lower.cpu(), **vars(super().statistics()))
+
+
+def panels(n: int) -> Iterator[tuple[int, int]]:
+    """Equal parts (start, stop) of n rows, of PANEL rows at most."""
+    count = -(-n // PANEL)
+    size = -(-n // count)
+    return ((start, min(start + size, n)) for start in range(0, n, size))
 
 
 A = TypeVar("A", bound=MeanAccumulator)
 
 
-def gram(x: Tensor) -> Tensor:
-    """xᵀx (n, n) of x (p, n), in float32 for half precision, else in the dtype of x."""
-    if x.dtype in HALF:
-        if x.is_cuda:
-            return torch.mm(x.T, x, out_dtype=torch.float32)
-        x = x.float()
-    return x.T @ x
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """aᵀb (m, n) of a (p, m), b (p, n): in float32 for half precision on a GPU, else in theirs."""
+    if a.dtype in HALF:
+        return torch.mm(a.T, b, out_dtype=torch.float32)
+    return a.T @ b
 
 
 class InputWatcher(Generic[A]):
@@ -134,6 +142,27 @@ class InputWatcher(Generic[A]):
             for handle in handles:
                 handle.remove()
 
+    def sums(self) -> dict[str, A]:
+        """By layer, without those that saw no token; shared inputs share theirs.
+
+        Raises:
+            NsvdError: an input is not finite, or two layers share some of their inputs only.
+        """
+        for name, accumulator in self.accumulators.items():  # in the order of the forward pass
+            if not accumulator.is_finite():
+                raise NsvdError(
+                    f"the input of {name} is NaN or Inf: "
+                    "try another dtype (float16 overflows at 65504), or check the checkpoint"
+                )
+        for name, leader in self.leader.items():
+            if self.tokens[name] != self.accumulators[leader].tokens:
+                raise NsvdError(
+                    f"{name} shares some of its inputs with {leader}, but not all of them: leave "
+                    "one of them dense with model.skip"
+                )
+        leaders = {name: self.leader[name] for name in self._layers if name in self.leader}
+        return {name: self.accumulators[leader] for name, leader in leaders.items()}
+
     def _forget(self, *_: object) -> None:
         self._seen.clear()
 
@@ -155,69 +184,6 @@ class InputWatcher(Generic[A]):
                 self.accumulators[name].add(x)
 
         return hook
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The outcome of a calibration pass.
-
-    Attributes:
-        statistics: by layer name; layers with the same input hold the same object.
-        record: what to say in a result about the tokens it was made from.
-    """
-
-    statistics: dict[str, Statistics]
-    record: dict[str, Any]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the Gram matrices, all but all that there is."""
-        return sum({id(s): s.gram.nbytes for s in self.statistics.values()}.values())
-
-    def save(self, path: Path) -> None:
-        """Keep as safetensors, written beside `path` and renamed."""
-        leaders: dict[int, str] = {}
-        tensors: dict[str, Tensor] = {}
-        layers: dict[str, str] = {}
-        for name, s in self.statistics.items():
-            leader = leaders.setdefault(id(s), name)
-            layers[name] = leader
-            if leader == name:
-                tensors |= {
-                    f"{name}/gram": s.gram,
-                    f"{name}/abs_mean": s.abs_mean,
-                    f"{name}/mean": s.mean,
-                    f"{name}/tokens": torch.tensor(s.tokens),
-                }
-        metadata = {"layers": json.dumps(layers), "record": json.dumps(self.record)}
-        metadata["format"] = FORMAT
-        write_atomically(path, lambda file: safetensors.torch.save_file(tensors, file, metadata))
-
-    @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Read what `save` wrote.
-
-        Raises:
-            SafetensorError, KeyError, ValueError: the file is damaged, or of another version.
-        """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["format"] != FORMAT:
-                raise ValueError(f"format {metadata['format']}, this program reads {FORMAT}")
-            layers, record = json.loads(metadata["layers"]), json.loads(metadata["record"])
-            by_leader = {
-                leader: Statistics(
-                    gram=file.get_tensor(f"{leader}/gram"),
-                    abs_mean=file.get_tensor(f"{leader}/abs_mean"),
-                    mean=file.get_tensor(f"{leader}/mean"),
-                    tokens=int(file.get_tensor(f"{leader}/tokens")),
-                )
-                for leader in set(layers.values())
-            }
-        return cls({name: by_leader[leader] for name, leader in layers.items()}, record)
-
-
-DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
 
 
 @torch.no_grad()
@@ -248,29 +214,14 @@ def watch(
         watcher = InputWatcher(layers, decoder_blocks(model)[1], accumulator)
         with watcher.watching():
             for ids in batches:
-                model(input_ids=ids, use_cache=False)
+                # Nobody looks at the logits: as few as there can be.
+                model(input_ids=ids, use_cache=False, **kept_positions(model, ids, 0, 1))
         return watcher
 
     # From the beginning with a smaller batch: a pass that broke off has added some layers already.
-    watcher = in_batches(attempt, rows, batch, next(model.parameters()).device, progress)
-    _check(watcher)
-    leader = watcher.leader
-    return {name: watcher.accumulators[leader[name]] for name in layers if name in leader}
-
-
-def _check(watcher: InputWatcher[A]) -> None:
-    for name, accumulator in watcher.accumulators.items():  # in the order of the forward pass
-        if not accumulator.is_finite():
-            raise NsvdError(
-                f"the input of {name} is NaN or Inf: "
-                "try another dtype (float16 overflows at 65504), or check the checkpoint"
-            )
-    for name, leader in watcher.leader.items():
-        if watcher.tokens[name] != watcher.accumulators[leader].tokens:
-            raise NsvdError(
-                f"{name} shares some of its inputs with {leader}, but not all of them: leave one "
-                "of them dense with model.skip"
-            )
+    device = next(model.parameters()).device
+    tokens = fitting_tokens(model, device) if batch == "auto" else None
+    return in_batches(attempt, rows, batch, device, progress, tokens).sums()
 
 
 def calibrate(
@@ -287,7 +238,17 @@ def calibrate(
     Raises:
         NsvdError: as `watch`, or a layer saw no token.
     """
-    sums = watch(model, layers, samples, GramAccumulator, batch, progress)
+    return statistics_of(layers, watch(model, layers, samples, GramAccumulator, batch, progress))
+
+
+def statistics_of(
+    layers: Iterable[str], sums: Mapping[str, GramAccumulator]
+) -> dict[str, Statistics]:
+    """The statistics of each of `layers`; shared sums make a shared object.
+
+    Raises:
+        NsvdError: a layer has no sums: it saw no token.
+    """
     unseen = [name for name in layers if name not in sums]
     if unseen:
         raise NsvdError(

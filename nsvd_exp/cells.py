@@ -40,8 +40,8 @@ from nsvd_exp.store import Cell, Result, cell_for, find_number
 STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1}
 
 SETTINGS_WITHOUT_A_NUMBER = (
-    *("data_dir", "results_dir", "cache_dir", "cache", "device", "tracking", "report"),
-    *("measure", "similarity"),
+    *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
+    *("report", "measure", "similarity"),
 )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nsvd_exp.bases import Bases
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import LowRankLinear, parameter_count
+from nsvd_exp.layers import LowRankLinear
 from nsvd_exp.linalg import rank_for_ratio, relative_loss
 from nsvd_exp.methods import Factors, Method, Statistics
 from nsvd_exp.progress import Progress
@@ -133,19 +133,16 @@ class _Layer:
         return Losses(weight, own, activation)
 
 
-def achieved_ratio(
-    table: list[dict[str, Any]], dense_parameters: int, compressed: nn.Module
-) -> dict[str, float]:
+def achieved_ratio(table: list[dict[str, Any]], dense_parameters: int) -> dict[str, float]:
     """Fraction of parameters removed: of the compressed weights, and of the whole model.
 
     Args:
         table: as `compress` returns it.
         dense_parameters: parameters of the dense model.
-        compressed: the model with its two-factor layers.
     """
     kept = sum(row["k"] * (row["m"] + row["n"]) for row in table)
     weights = sum(row["m"] * row["n"] for row in table)
     return {
         "layers": 1 - kept / weights,
-        "model": 1 - parameter_count(compressed) / dense_parameters,
+        "model": (weights - kept) / dense_parameters,
     }

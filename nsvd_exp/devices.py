@@ -11,9 +11,11 @@ from pathlib import Path
 
 from nsvd_exp.errors import NsvdError
 
+ALL_GPUS = "cuda:all"
+
 
 def resolve_device(device: str) -> str:
-    """`auto` as `cuda` or `cpu`.
+    """`auto` as `cuda` or `cpu`, and `cuda:all` where there is one GPU as `cuda`.
 
     Raises:
         NsvdError: CUDA is asked for where there is none.
@@ -25,12 +27,21 @@ def resolve_device(device: str) -> str:
             f"device={device}, but there is no CUDA device here, or this torch is a CPU build: "
             "use device=cpu, or install a CUDA build of torch"
         )
+    if device == ALL_GPUS:
+        return ALL_GPUS if cuda_devices() > 1 else "cuda"
     index = int(device.removeprefix("cuda:")) if ":" in device else 0
     if device != "cpu" and index >= cuda_devices():
         raise NsvdError(
             f"device={device}, but there are {cuda_devices()} CUDA devices, from cuda:0"
         )
     return device
+
+
+def gpus_of(device: str) -> list[str]:
+    """The GPUs that a resolved device stands for, the one where tokens go first; none for a CPU."""
+    if device == ALL_GPUS:
+        return [f"cuda:{index}" for index in range(cuda_devices())]
+    return [] if device == "cpu" else [device]
 
 
 @functools.lru_cache

@@ -14,6 +14,10 @@ class NsvdError(Exception):
     """
 
 
+class OutOfMemoryError(NsvdError):
+    """A device has too little memory for a piece of work, however small its batches are."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> NsvdError:
     """An error for a `name` that is none of the `known`, with the nearest of them."""
     known = sorted(known)

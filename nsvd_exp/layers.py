@@ -150,6 +150,11 @@ def parameter_count(model: nn.Module) -> int:
 def not_finite(model: nn.Module) -> str | None:
     """The name of the first parameter with a NaN or Inf, or None."""
     for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+        if not is_finite(parameter):
             return name
     return None
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or Inf; takes no memory, as `isfinite` does."""
+    return bool(torch.isfinite(torch.stack(tensor.aminmax())).all())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp.devices import ALL_GPUS
+from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.layers import not_finite
+from nsvd_exp.memory import is_out_of_memory
 from nsvd_exp.schema import ModelConfig
 from nsvd_exp.sources import ModelSource, on_hub
 
@@ -40,10 +43,55 @@ def load_model(
 ) -> transformers.PreTrainedModel:
     """The model in eval mode on `device`, its weights in `dtype`.
 
+    `cuda:all` spreads it over all GPUs, a block on one of them.
+
     Raises:
         NsvdError: there are no (safe) weights, the checkpoint does not match the architecture, it
             is quantised, a weight is NaN or Inf, or the device cannot be used.
+        OutOfMemoryError: it does not fit on all GPUs together.
     """
+    # Straight to a GPU: the host never holds all of it.
+    place = {"cpu": None, ALL_GPUS: "balanced"}.get(device, device)
+    model = _checked_model(source, config, dtype, device_map=place).requires_grad_(False)
+    if device == ALL_GPUS and {"cpu", "disk"} & {str(d) for d in model.hf_device_map.values()}:
+        raise OutOfMemoryError(f"{config.name} does not fit on all GPUs together")
+    broken = not_finite(model)
+    if broken:
+        raise NsvdError(f"{config.name}: the weight {broken} holds NaN or Inf")
+    return model
+
+
+def load_streamed(
+    source: ModelSource, config: ModelConfig, dtype: str, folder: Path
+) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
+    """The model without its weights, which are read from the checkpoint when they are looked at.
+
+    Args:
+        folder: for weights that transformers does not use as they stand in the checkpoint.
+
+    Returns:
+        The model in eval mode with parameters on the meta device, and its weights by name, each
+        read anew by each look.
+
+    Raises:
+        NsvdError: as `load_model`, but for NaN and Inf, which only reading shows.
+    """
+    from accelerate.hooks import remove_hook_from_module  # most of a second
+
+    model = _checked_model(
+        source, config, dtype, device_map={"": "disk"}, offload_folder=str(folder)
+    )
+    hooks = (getattr(module, "_hf_hook", None) for module in model.modules())
+    maps = (getattr(hook, "weights_map", None) for hook in hooks)
+    weights = next(found.dataset for found in maps if found is not None)
+    remove_hook_from_module(model, recurse=True)
+    return model.requires_grad_(False), weights
+
+
+def _checked_model(
+    source: ModelSource, config: ModelConfig, dtype: str, **placement: Any
+) -> transformers.PreTrainedModel:
+    """The model in eval mode, its checkpoint checked against the architecture."""
     if source.is_local:
         _check_weights(Path(source.name), config)
     if source.config.get("quantization_config"):
@@ -57,14 +105,11 @@ def load_model(
             use_safetensors=True if config.safetensors_only else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they stand in the info then, and are an error below
+            **placement,
         )
     _check_loaded(config.name, info)
     # A model made from a config is in training mode; one that is loaded is not. Say so either way.
-    model = model.to(device).eval().requires_grad_(False)
-    broken = not_finite(model)
-    if broken:
-        raise NsvdError(f"{config.name}: the weight {broken} holds NaN or Inf")
-    return model
+    return model.eval()
 
 
 def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
@@ -120,9 +165,11 @@ def _from_pretrained(auto: Any, source: ModelSource, config: ModelConfig, **opti
                 **options,
             ),
         )
-    except (NsvdError, torch.cuda.OutOfMemoryError):
+    except NsvdError:
         raise
     except Exception as error:  # a damaged file makes it raise anything; the cause is kept
+        if is_out_of_memory(error):
+            raise
         advice = _advice(error, auto is transformers.AutoTokenizer, source, config)
         raise NsvdError(f"{config.name} cannot be loaded: {advice}") from error
 
@@ -179,8 +226,12 @@ def _quiet() -> Iterator[None]:
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    dispatch = logging.getLogger("accelerate.big_modeling")
+    level = dispatch.level
+    dispatch.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        dispatch.setLevel(level)
         transformers.logging.set_verbosity(verbosity)
         transformers.logging.enable_progress_bar()

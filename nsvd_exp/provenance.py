@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nsvd_exp.devices import gpus_of
+
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "safetensors")
 
 
@@ -31,9 +33,11 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def hardware(device: str) -> str:
-    """The name of the GPU, or of the processor."""
-    if device != "cpu":
-        return str(sys.modules["torch"].cuda.get_device_name(device))
+    """The names of the GPUs, or of the processor."""
+    gpus = gpus_of(device)
+    if gpus:
+        cuda = sys.modules["torch"].cuda
+        return " + ".join(str(cuda.get_device_name(gpu)) for gpu in gpus)
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -64,18 +68,19 @@ def git_state() -> dict[str, Any] | None:
 
 def reset_peak_memory(device: str) -> None:
     """Count a GPU's peak memory from now on."""
-    if device != "cpu":
-        sys.modules["torch"].cuda.reset_peak_memory_stats(device)
+    for gpu in gpus_of(device):
+        sys.modules["torch"].cuda.reset_peak_memory_stats(gpu)
 
 
 def peak_memory(device: str) -> dict[str, int | None]:
-    """Bytes: the most this process held on the host so far, and of tensors on the GPU in this cell.
+    """Bytes: the most this process held on the host so far, and of tensors on GPUs in this cell.
 
-    The GPU's is None on a CPU. `reset_peak_memory` begins a cell; the host's cannot be reset.
+    The GPUs' is the sum of the most each held, None on a CPU. `reset_peak_memory` begins a cell;
+    the host's cannot be reset.
     """
     unit = 1 if sys.platform == "darwin" else 1024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     cuda = sys.modules["torch"].cuda
-    on_gpu = device != "cpu" and cuda.is_initialized()
-    gpu = cuda.max_memory_allocated(device) if on_gpu else None
-    return {"host_bytes": host, "device_bytes": gpu}
+    gpus = gpus_of(device) if cuda.is_initialized() else []
+    held = sum(cuda.max_memory_allocated(gpu) for gpu in gpus) if gpus else None
+    return {"host_bytes": host, "device_bytes": held}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,12 +15,14 @@ from torch import nn
 
 from nsvd_exp.cells import Plan, PlannedNumber, public_config
 from nsvd_exp.compress import achieved_ratio, compress, ranks_for
+from nsvd_exp.data import Tokens
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import find_linears, parameter_count, replaced
-from nsvd_exp.methods import Method, whitening_named
+from nsvd_exp.layers import LowRankLinear, find_linears, parameter_count, replaced
+from nsvd_exp.memory import memory_to
+from nsvd_exp.methods import Method, Statistics, whitening_named
 from nsvd_exp.models import check_device, to_dtype
-from nsvd_exp.perplexity import perplexity, window_nll
-from nsvd_exp.progress import Observer
+from nsvd_exp.perplexity import finite, perplexity, window_nll
+from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.provenance import environment, reset_peak_memory
 from nsvd_exp.stages import (
     LoadedModel,
@@ -34,8 +37,10 @@ from nsvd_exp.stages import (
     release_model,
     texts_of,
     windows_of,
+    with_fallback,
 )
 from nsvd_exp.store import Result, put_number
+from nsvd_exp.streamed import Compressed, StreamedModel, window_nll_streamed
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +108,35 @@ def _started(plan: Plan, previous: Result | None) -> Result:
     }
 
 
+@dataclass(frozen=True)
+class _Compressor:
+    """Makes two-factor layers, of all layers or of some at a time."""
+
+    plan: Plan
+    ranks: dict[str, int]
+    method: Method
+    statistics: Mapping[str, Statistics] | None
+
+    def compress(
+        self, layers: dict[str, nn.Linear], progress: Progress | None = None
+    ) -> tuple[dict[str, LowRankLinear], list[dict[str, Any]]]:
+        """As `nsvd_exp.compress.compress`."""
+        dtype = getattr(torch, self.plan.evaluation_dtype)
+        k1, statistics = self.plan.config.k1, self.statistics
+        bases = None if self.plan.config.solver == "paper" else bases_of(self.plan)
+        with memory_to("decompose the weights", self.plan.device):
+            return compress(layers, self.ranks, self.method, k1, statistics, dtype, progress, bases)
+
+
+@contextmanager
+def _of_dataset(name: str) -> Iterator[None]:
+    """An error inside names the dataset, and stays what it is."""
+    try:
+        yield
+    except NsvdError as error:
+        raise type(error)(f"dataset {name}: {error}") from None
+
+
 class _Work:
     """The work of one cell, stage by stage; `result` is written after every dataset."""
 
@@ -121,18 +155,28 @@ class _Work:
         with self.stopwatch("load"):
             # Text before weights: a dataset that is not there should not cost a calibration first.
             texts = texts_of(plan, plan.missing(self.result))
-            loaded = load(plan)
+        with_fallback(plan, lambda: self._measure_all(texts))
+
+    def _measure_all(self, texts: dict[str, str]) -> None:
+        with self.stopwatch("load"):
+            loaded = load(self.plan)
+        if loaded.streamed is not None:
+            self._stream(loaded, loaded.streamed, texts)
+            return
         with ExitStack() as stack:
-            if plan.config.method.compresses:
+            if self.plan.config.method.compresses:
                 stack.enter_context(self._compressed(loaded))
-            if plan.evaluation_dtype != plan.dtype:
+            if self.plan.evaluation_dtype != self.plan.dtype:
                 self._cast(loaded.model, stack)
-            for number in plan.missing(self.result):
+            for number in self.plan.missing(self.result):
                 with self.stopwatch("evaluate"):
                     measured = self._measure(number, loaded, texts)
-                put_number(self.result, measured)
-                plan.cell.write(self.result)
-                self.observer.measured(measured)
+                self._keep(measured)
+
+    def _keep(self, measured: dict[str, Any]) -> None:
+        put_number(self.result, measured)
+        self.plan.cell.write(self.result)
+        self.observer.measured(measured)
 
     def _cast(self, model: nn.Module, stack: ExitStack) -> None:
         """Cast the model in place for its evaluation; undone where that loses nothing."""
@@ -147,8 +191,18 @@ class _Work:
     @contextmanager
     def _compressed(self, loaded: LoadedModel) -> Iterator[None]:
         """Two-factor layers are in the model inside, and the dense ones again afterwards."""
-        plan, config, result = self.plan, self.plan.config, self.result
-        layers = find_linears(loaded.model, config.model.skip)
+        layers = find_linears(loaded.model, self.plan.config.model.skip)
+        compressor = self._compressor(loaded, layers)
+        progress = self.observer.progress("decompose")
+        with self.stopwatch("decompose"):
+            compressed, table = compressor.compress(layers, progress)
+        self._tell_layers(table, loaded)
+        with replaced(loaded.model, compressed):
+            yield
+
+    def _compressor(self, loaded: LoadedModel, layers: dict[str, nn.Linear]) -> _Compressor:
+        """What makes two-factor layers of `layers`; calibrates for it."""
+        plan, config = self.plan, self.plan.config
         ranks = ranks_for(layers, config.ratio)
         whitening = whitening_named(str(config.method.whitening))
         method = Method(whitening, config.method.second, config.solver)
@@ -156,38 +210,102 @@ class _Work:
         if plan.calibration is not None:
             with self.stopwatch("calibrate"):
                 calibration = calibration_of(plan, plan.calibration, loaded, layers, self.observer)
-            statistics, result["calibration"] = calibration.statistics, calibration.record
-        with self.stopwatch("decompose"):
-            compressed, result["layers"] = compress(
-                layers,
-                ranks,
-                method,
-                config.k1,
-                statistics,
-                getattr(torch, plan.evaluation_dtype),
-                self.observer.progress("decompose"),
-                None if config.solver == "paper" else bases_of(plan),
-            )
-        dense_parameters = parameter_count(loaded.model)
-        with replaced(loaded.model, compressed):
-            result["achieved_ratio"] = achieved_ratio(
-                result["layers"], dense_parameters, loaded.model
-            )
-            yield
+            statistics, self.result["calibration"] = calibration.statistics, calibration.record
+        return _Compressor(plan, ranks, method, statistics)
+
+    def _tell_layers(self, table: list[dict[str, Any]], loaded: LoadedModel) -> None:
+        self.result["layers"] = table
+        self.result["achieved_ratio"] = achieved_ratio(table, parameter_count(loaded.model))
+
+    def _stream(self, loaded: LoadedModel, streamed: StreamedModel, texts: dict[str, str]) -> None:
+        """All datasets in one pass of the model, a block of which is in memory at a time."""
+        plan, evaluation = self.plan, self.plan.config.evaluation
+        layers = find_linears(loaded.model, plan.config.model.skip)
+        compressor = None
+        if plan.config.method.compresses:
+            compressor = self._compressor(loaded, layers)
+        parts, problem = self._windows_of_all(loaded, texts)
+        table: list[dict[str, Any]] = []
+        if parts:
+            ids = torch.cat([tokens.ids for _, tokens in parts])
+            dtype = getattr(torch, plan.evaluation_dtype)
+            within = self._within_blocks(streamed, layers, compressor, table)
+            progress = self.observer.progress("evaluate")
+            with self.stopwatch("evaluate"):
+                start = time.perf_counter()
+                nll = window_nll_streamed(streamed, ids, dtype, within, evaluation.batch, progress)
+                seconds = time.perf_counter() - start
+            if compressor is not None:
+                self._tell_layers(table, loaded)
+            for number, tokens in parts:
+                own, nll = nll[: len(tokens.ids)], nll[len(tokens.ids) :]
+                share = seconds * len(own) / len(ids)
+                self._keep(self._number(number, tokens, own, share))
+        if problem is not None:
+            raise problem
+
+    def _windows_of_all(
+        self, loaded: LoadedModel, texts: dict[str, str]
+    ) -> tuple[list[tuple[PlannedNumber, Tokens]], NsvdError | None]:
+        """The windows of what is missing, up to the first dataset that has none, and its error."""
+        parts: list[tuple[PlannedNumber, Tokens]] = []
+        for number in self.plan.missing(self.result):
+            try:
+                parts.append((number, windows_of(self.plan, number, loaded, texts)))
+            except NsvdError as error:
+                return parts, error
+        return parts, None
+
+    def _within_blocks(
+        self,
+        streamed: StreamedModel,
+        layers: dict[str, nn.Linear],
+        compressor: _Compressor | None,
+        table: list[dict[str, Any]],
+    ) -> Compressed:
+        """Makes a block what it is to be evaluated as, and fills the table by layer."""
+        progress = self.observer.progress("decompose") if compressor else None
+
+        @contextmanager
+        def within(index: int) -> Iterator[None]:
+            if compressor is None:
+                yield
+                return
+            if index == 0:
+                table.clear()  # memory ran out in an earlier pass
+            with self.stopwatch("decompose"):
+                inside = streamed.block_of(index, layers)
+                compressed, rows = compressor.compress(inside)
+            table.extend(rows)
+            if progress:
+                progress(len(table), len(layers))
+            with replaced(streamed.model, compressed):
+                yield
+
+        return within
 
     def _measure(
         self, number: PlannedNumber, loaded: LoadedModel, texts: dict[str, str]
     ) -> dict[str, Any]:
         """The perplexity of one dataset, with all that is kept beside it."""
         start = time.perf_counter()
-        plan, evaluation, name = self.plan, self.plan.config.evaluation, number.dataset.name
-        tokens = windows_of(plan, number, loaded, texts)
-        try:
-            nll = window_nll(
-                loaded.model, tokens.ids, evaluation.batch, self.observer.progress(name)
-            )
-        except NsvdError as error:
-            raise NsvdError(f"dataset {name}: {error}") from None
+        name, batch = number.dataset.name, self.plan.config.evaluation.batch
+        tokens = windows_of(self.plan, number, loaded, texts)
+        with _of_dataset(name):
+            nll = window_nll(loaded.model, tokens.ids, batch, self.observer.progress(name))
+        return self._number(number, tokens, nll, time.perf_counter() - start)
+
+    def _number(
+        self, number: PlannedNumber, tokens: Tokens, nll: list[float], seconds: float
+    ) -> dict[str, Any]:
+        """What is stored of one dataset.
+
+        Args:
+            nll: nats of each window.
+        """
+        plan, name = self.plan, number.dataset.name
+        with _of_dataset(name):
+            finite(nll)
         count, length = tokens.ids.shape
         total, predicted = math.fsum(nll), count * (length - 1)
         return {
@@ -199,12 +317,12 @@ class _Work:
             "tokens": predicted,
             "windows": count,
             "length": length,
-            "max_windows": evaluation.max_windows,
+            "max_windows": plan.config.evaluation.max_windows,
             "dtype": plan.evaluation_dtype,
             "bos": tokens.bos,
             "token_sha256": tokens.sha256,
             "window_nll": nll,
-            "seconds": round(time.perf_counter() - start, 3),
+            "seconds": round(seconds, 3),
             "measured": now(),
             "environment": self.result["environment"],
         }

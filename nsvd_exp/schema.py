@@ -27,6 +27,7 @@ READINGS = ("scalar", "spectral")
 TRACKING_MODES = ("disabled", "offline", "online")
 KEEPS = ("none", "statistics", "bases")
 MEASURES = ("perplexity", "similarity")
+MEMORY = ("auto", "resident", "streamed")
 SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
 
 
@@ -305,6 +306,8 @@ class Config:
         ratio: fraction of the compressed weights' parameters that is removed, 0 < ratio < 1.
         k1: fraction of the rank given to the first stage, 0 < k1 <= 1; nested methods only.
         solver: `basis` or `paper`.
+        memory: `resident`, the whole model on its device; `streamed`, one decoder block at a time;
+            `auto`, resident until memory runs out, then streamed.
         dataset: the evaluation sets, by name.
         report: whether a grid ends with the report (`results_dir/report`).
     """
@@ -321,6 +324,7 @@ class Config:
     solver: str = "basis"
     device: str = "auto"
     dtype: str = "auto"
+    memory: str = "auto"
     data_dir: str | None = None
     results_dir: str = "results"
     cache_dir: str = "results/cache"
@@ -336,8 +340,9 @@ class Config:
         _require_one_of("measure", self.measure, MEASURES)
         _require_one_of("solver", self.solver, SOLVERS)
         _require_one_of("dtype", self.dtype, ("auto", *DTYPES))
-        known_device = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None
-        _require(known_device, "device", self.device, "auto, cpu, cuda or cuda:N")
+        _require_one_of("memory", self.memory, MEMORY)
+        known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
+        _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
         _require(bool(self.dataset), "dataset", "[]", "at least one dataset")
 
 

@@ -66,5 +66,6 @@ def compare_layers(
 
 def gram_bytes(calibration: Mapping[str, Statistics]) -> int:
     """Bytes of all Gram matrices that a pass over these layers adds up; shared ones count once."""
-    distinct = {id(s): s.gram.nbytes for s in calibration.values()}
+    held = list(calibration.values())  # an address is not used again meanwhile
+    distinct = {id(s): s.gram.nbytes for s in held}
     return sum(distinct.values())

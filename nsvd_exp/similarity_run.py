@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from nsvd_exp.calibration import Calibration, GramAccumulator, MeanAccumulator, watch
+from nsvd_exp.calibration import GramAccumulator, MeanAccumulator, watch
 from nsvd_exp.cells import PlannedNumber
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import find_linears
@@ -24,13 +25,17 @@ from nsvd_exp.stages import (
     describe,
     ended,
     identified,
+    is_streamed,
     load,
     now,
     release_model,
     texts_of,
     windows_of,
+    with_fallback,
 )
+from nsvd_exp.statistics_file import Calibration
 from nsvd_exp.store import Cell, Result
+from nsvd_exp.streamed import StreamedModel, watch_streamed
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +123,12 @@ class _Work:
         with stopwatch("load"):
             # Text before weights: a dataset that is not there should not cost a calibration first.
             texts = texts_of(plan, [number])
+        return with_fallback(plan, lambda: self._with_model(number, texts, stopwatch))
+
+    def _with_model(
+        self, number: PlannedNumber, texts: dict[str, str], stopwatch: Stopwatch
+    ) -> Result:
+        plan = self.plan
         ready = self._prepare(stopwatch)
         has_gram = self._wants_gram(ready.calibration)
         with stopwatch("evaluate"):
@@ -142,8 +153,9 @@ class _Work:
         }
 
     def _prepare(self, stopwatch: Stopwatch) -> _Ready:
-        if self._ready is None:
-            plan = self.plan
+        plan = self.plan
+        if self._ready is None or (self._ready.loaded.streamed is None) == is_streamed(plan):
+            self._ready = None  # before another way of holding the model takes its place
             with stopwatch("load"):
                 loaded = load(plan)
                 layers = find_linears(loaded.model, plan.config.model.skip)
@@ -165,7 +177,30 @@ class _Work:
         kind = GramAccumulator if has_gram else MeanAccumulator
         progress = self.observer.progress(name)
         try:
+            if ready.loaded.streamed is not None:
+                return _compare_streamed(ready, ready.loaded.streamed, ids, kind, batch, progress)
             sums = watch(ready.loaded.model, ready.layers, ids, kind, batch, progress)
         except NsvdError as error:
-            raise NsvdError(f"dataset {name}: {error}") from None
+            raise type(error)(f"dataset {name}: {error}") from None
         return compare_layers(ready.calibration.statistics, sums)
+
+
+def _compare_streamed(
+    ready: _Ready,
+    streamed: StreamedModel,
+    ids: Tensor,
+    kind: type[MeanAccumulator],
+    *options: Any,
+) -> list[dict[str, Any]]:
+    """The similarity of every layer, with the sums of one block at a time."""
+    rows: list[dict[str, Any]] = []
+    known = ready.calibration.statistics
+
+    def begin() -> Callable[[Mapping[str, nn.Linear], dict[str, MeanAccumulator]], None]:
+        rows.clear()
+        return lambda inside, sums: rows.extend(
+            compare_layers({name: known[name] for name in inside}, sums)
+        )
+
+    watch_streamed(streamed, ready.layers, ids, kind, begin, *options)
+    return rows

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import gc
 import logging
+import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from nsvd_exp.bases import Bases
 from nsvd_exp.cache import STATISTICS, Cache, cache_at
-from nsvd_exp.calibration import DAMAGED, Calibration, calibrate
+from nsvd_exp.calibration import calibrate
 from nsvd_exp.cells import (
     PlannedCalibration,
     PlannedNumber,
@@ -30,43 +33,61 @@ from nsvd_exp.cells import (
     public_name,
 )
 from nsvd_exp.data import Tokens, calibration_samples, text_of, windows
+from nsvd_exp.devices import gpus_of
+from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.fingerprint import digest
 from nsvd_exp.locks import hold
-from nsvd_exp.models import check_vocabulary, load_model, load_tokenizer
-from nsvd_exp.progress import Observer
+from nsvd_exp.memory import is_out_of_memory
+from nsvd_exp.models import check_vocabulary, load_model, load_streamed, load_tokenizer
+from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.provenance import peak_memory
 from nsvd_exp.sharing import basis_group
-from nsvd_exp.store import Cell, Result
+from nsvd_exp.statistics_file import DAMAGED, Calibration
+from nsvd_exp.store import Cell, Result, write_atomically
+from nsvd_exp.streamed import StreamedModel, calibrate_streamed
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class LoadedModel:
-    """A dense model in memory, with its tokenizer."""
+    """A dense model with its tokenizer.
+
+    Attributes:
+        streamed: what brings its weights, where they are not in memory; None where they are.
+    """
 
     key: str
     model: nn.Module
     tokenizer: Any
+    streamed: StreamedModel | None = None
 
 
 class Stopwatch:
-    """Seconds a stage, summed under its name; a GPU is waited for before the clock is read."""
+    """Seconds a stage, summed under its name; a GPU is waited for before the clock is read.
+
+    A stage inside another one is not counted as part of it.
+    """
 
     def __init__(self, device: str) -> None:
         self.seconds: dict[str, float] = {}
-        self._device = device
+        self._gpus = gpus_of(device)
+        self._inside = 0.0
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, beside, self._inside = time.perf_counter(), self._inside, 0.0
         try:
             yield
         finally:
-            if self._device != "cpu" and torch.cuda.is_initialized():
-                torch.cuda.synchronize(self._device)
+            for gpu in self._gpus if torch.cuda.is_initialized() else []:
+                torch.cuda.synchronize(gpu)
             elapsed = time.perf_counter() - start
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + elapsed, 3)
+            own = elapsed - self._inside
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + own, 3)
+            self._inside = beside + elapsed
 
 
 _loaded: LoadedModel | None = None
@@ -75,20 +96,69 @@ _loaded: LoadedModel | None = None
 _tokens: dict[tuple[str, str], Tokens] = {}
 # The last calibration and its key. What stands in `cache_dir` is a map of the file, not a copy.
 _calibration: tuple[str, Calibration] | None = None
+# Keys of models that memory=auto streams: they turned out too large for their device.
+_too_large: set[str] = set()
 
 
 def load(plan: Resolved) -> LoadedModel:
     """The dense model of the plan, which stays loaded until another one is asked for."""
     global _loaded
-    key = digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
+    memory = "streamed" if is_streamed(plan) else "resident"
+    key = f"{memory} {_model_key(plan)}"
     if _loaded is None or _loaded.key != key:
         release_model()
         if plan.calibration is None or not _is_last(plan.calibration):
             release_calibration()
         config = plan.config.model
-        model = load_model(plan.model, config, plan.dtype, plan.device)
-        _loaded = LoadedModel(key, model, load_tokenizer(plan.model, config))
+        streamed = _streamed(plan) if memory == "streamed" else None
+        model = (
+            streamed.model if streamed else load_model(plan.model, config, plan.dtype, plan.device)
+        )
+        _loaded = LoadedModel(key, model, load_tokenizer(plan.model, config), streamed)
     return _loaded
+
+
+def _streamed(plan: Resolved) -> StreamedModel:
+    """The model of the plan, on the first of its GPUs."""
+    place = next(iter(gpus_of(plan.device)), "cpu")
+    make_cache_dir(plan)
+    resaved = TemporaryDirectory(dir=plan.cache_dir, prefix=".weights.")
+    model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, Path(resaved.name))
+    return StreamedModel(model, weights, torch.device(place), plan.cache_dir, resaved)
+
+
+def _model_key(plan: Resolved) -> str:
+    return digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
+
+
+def is_streamed(plan: Resolved) -> bool:
+    """Whether one block of the model is in memory at a time."""
+    memory = plan.config.memory
+    return memory == "streamed" or (memory == "auto" and _model_key(plan) in _too_large)
+
+
+def with_fallback(plan: Resolved, work: Callable[[], T]) -> T:
+    """Do the work, which loads the model; with memory=auto once more streamed if memory runs out.
+
+    Raises:
+        OutOfMemoryError: it runs out all the same.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+            raise
+        problem = f"out of memory: {textwrap.shorten(str(error), 200)}"
+        if is_streamed(plan):
+            problem += " (with memory=streamed: one block at a time is still too much)"
+            raise OutOfMemoryError(problem) from error
+        if plan.config.memory == "resident":
+            raise OutOfMemoryError(f"{problem}; one block at a time: memory=streamed") from error
+    # Outside of the handler, whose traceback holds the model.
+    log.warning("%s: going on with memory=streamed", problem)
+    _too_large.add(_model_key(plan))
+    release_model()
+    return with_fallback(plan, work)
 
 
 def release_model() -> None:
@@ -147,12 +217,9 @@ def calibration_of(
     global _calibration
     if _calibration is None or not _is_last(planned):
         release_calibration()
+        work = _CalibrationPass(plan, planned, loaded, layers, observer)
         key = _calibration_key(planned)
-
-        def make() -> Calibration:
-            return _calibrated(plan, planned, loaded, layers, observer)
-
-        _calibration = key, _kept_calibration(plan, key, make)
+        _calibration = key, _kept_calibration(plan, key, work)
     return _calibration[1]
 
 
@@ -182,10 +249,10 @@ def bases_of(plan: Resolved) -> Bases:
     return Bases(basis_group(plan), cache_of(plan), limit)
 
 
-def _kept_calibration(plan: Resolved, key: str, make: Callable[[], Calibration]) -> Calibration:
+def _kept_calibration(plan: Resolved, key: str, work: _CalibrationPass) -> Calibration:
     cache = cache_of(plan)
     if not cache.keeps(STATISTICS):
-        return make()
+        return work.in_memory() if work.streamed is None else work.in_file(work.streamed.scratch)
     title = calibration_title(plan.config.calibration)
     about = {"model": plan.config.model.title, "dtype": plan.dtype, "calibration": title}
     cache.use(STATISTICS, key, about)
@@ -199,25 +266,80 @@ def _kept_calibration(plan: Resolved, key: str, make: Callable[[], Calibration])
                     f"calibration statistics {path} are damaged or of another version ({error}): "
                     "made again"
                 )
-        calibration = make()
+        if work.streamed is not None:
+            return work.in_file(path)
+        calibration = work.in_memory()
         kept = cache.write(STATISTICS, path, calibration.nbytes, calibration.save)
     # Read back: the memory of the sums themselves is free for the evaluation then.
     return Calibration.load(path) if kept else calibration
 
 
-def _calibrated(
-    plan: Resolved,
-    planned: PlannedCalibration,
-    loaded: LoadedModel,
-    layers: dict[str, nn.Linear],
-    observer: Observer,
-) -> Calibration:
-    log.info("calibrating on %s", calibration_title(plan.config.calibration))
-    samples = _samples(plan, planned, loaded)
-    check_vocabulary(loaded.model, samples.ids)
-    batch, progress = plan.config.calibration.batch, observer.progress("calibrate")
-    statistics = calibrate(loaded.model, layers, samples.ids, batch, progress)
-    return Calibration(statistics, _record(plan, samples))
+@dataclass(frozen=True)
+class _CalibrationPass:
+    """A pass of the dense model over the calibration samples, which has not begun."""
+
+    plan: Resolved
+    planned: PlannedCalibration
+    loaded: LoadedModel
+    layers: dict[str, nn.Linear]
+    observer: Observer
+
+    @property
+    def streamed(self) -> StreamedModel | None:
+        """What brings the model's weights, where they are not in memory."""
+        return self.loaded.streamed
+
+    def in_memory(self) -> Calibration:
+        """All statistics at once."""
+        samples = self._samples()
+        statistics = calibrate(self.loaded.model, self.layers, samples.ids, *self._options())
+        return Calibration(statistics, _record(self.plan, samples))
+
+    def in_file(self, path: Path) -> Calibration:
+        """The statistics of a streamed model, written block by block: they never sum up.
+
+        Raises:
+            NsvdError: the file cannot be written.
+        """
+        streamed, samples = self.streamed, self._samples()
+        assert streamed is not None
+        record = _record(self.plan, samples)
+
+        def write(file: Path) -> None:
+            calibrate_streamed(streamed, self.layers, samples.ids, file, record, *self._options())
+
+        try:
+            write_atomically(path, write)
+        except OSError as error:
+            raise NsvdError(
+                f"calibration statistics cannot be kept in {path.parent} ({error}), and with "
+                "memory=streamed there is no other place for them: give another cache_dir"
+            ) from None
+        return Calibration.load(path)
+
+    def _samples(self) -> Tokens:
+        log.info("calibrating on %s", calibration_title(self.plan.config.calibration))
+        samples = _samples(self.plan, self.planned, self.loaded)
+        check_vocabulary(self.loaded.model, samples.ids)
+        return samples
+
+    def _options(self) -> tuple[int | str, Progress | None]:
+        return self.plan.config.calibration.batch, self.observer.progress("calibrate")
+
+
+def make_cache_dir(plan: Resolved, part: str = "") -> Path:
+    """`cache_dir`, or a folder in it, which is there now.
+
+    Raises:
+        NsvdError: it cannot be made.
+    """
+    folder = plan.cache_dir / part
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        place = plan.config.cache_dir
+        raise NsvdError(f"cache_dir={place} cannot be written to: {error}") from None
+    return folder
 
 
 def _samples(plan: Resolved, planned: PlannedCalibration, loaded: LoadedModel) -> Tokens:

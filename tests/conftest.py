@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from nsvd_exp import bases, stages
 from nsvd_exp.arguments import normalise
+from nsvd_exp.calibration import GramAccumulator
 from nsvd_exp.methods import Statistics
 from nsvd_exp.schema import Config, conf_dir, register, typed_config
 
@@ -152,3 +153,10 @@ def random_inputs(n: int, tokens: int, seed: int = 1) -> torch.Tensor:
 def statistics_of(X: torch.Tensor) -> Statistics:
     """The statistics of X (n, p), by their definitions."""
     return Statistics(gram=X @ X.T, abs_mean=X.abs().mean(1), mean=X.mean(1), tokens=X.shape[1])
+
+
+def gram(x: torch.Tensor) -> torch.Tensor:
+    """xᵀx of x (p, n) as calibration sums it."""
+    accumulator = GramAccumulator(x)
+    accumulator.add(x)
+    return accumulator.statistics().gram

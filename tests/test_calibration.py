@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS, make_model
+from conftest import CONFIGS, gram, make_model
 from torch import nn
 
-from nsvd_exp.calibration import (
-    DAMAGED,
-    Calibration,
-    GramAccumulator,
-    InputWatcher,
-    Statistics,
-    calibrate,
-    gram,
-)
+from nsvd_exp.calibration import PANEL, GramAccumulator, InputWatcher, calibrate
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import find_linears
+from nsvd_exp.methods import Statistics
+from nsvd_exp.statistics_file import DAMAGED, Calibration
 
 # Which layers read one tensor, by architecture: what their forward code says.
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -107,6 +101,14 @@ def test_half_precision_products_are_accumulated_in_float32(dtype: torch.dtype) 
     # Products beyond float16's range stay finite.
     big = torch.full((4, 1), 60000.0, dtype=torch.float16)
     assert float(gram(big)) == pytest.approx(4 * 59968.0**2, rel=1e-2)
+
+
+@pytest.mark.parametrize("n", [1, 7, PANEL, PANEL + 1, 2 * PANEL + 3])
+def test_a_gram_matrix_made_in_panels_is_whole_and_symmetric(n: int) -> None:
+    x = torch.randn(5, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    G = gram(x)
+    torch.testing.assert_close(G, x.T @ x)
+    torch.testing.assert_close(G, G.T)
 
 
 class OneBlock(nn.Module):

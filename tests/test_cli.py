@@ -219,7 +219,7 @@ BAD_INPUT = {
     "k1=1.2": "k1=1.2: expected 0 < k1 <= 1",
     "dataset=[ptb": "A list is written [a,b]",
     "dataset=ptb,c4": "a grid is written with -m",
-    "device=tpu": "expected auto, cpu, cuda or cuda:N",
+    "device=tpu": "expected auto, cpu, cuda, cuda:N or cuda:all",
     "dtype=int8": "unknown dtype 'int8'",
     "solver=exact": "unknown solver 'exact'",
     "evaluation.batch=0": "expected auto, or a whole number > 0",

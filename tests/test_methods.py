@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_inputs, random_weight, statistics_of
+from conftest import gram, random_inputs, random_weight, statistics_of
 
-from nsvd_exp.calibration import gram
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.linalg import relative_loss, truncated_svd
 from nsvd_exp.methods import JITTER, Method, Statistics, Whitening, whitening_named
