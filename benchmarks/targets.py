@@ -16,7 +16,7 @@ from measure import Figure, seconds_of
 from runs import Bench, Passes, Run
 from torch import Tensor, nn
 
-from nsvd_exp.calibration import GramAccumulator, calibrate
+from nsvd_exp.calibration import calibrate
 from nsvd_exp.compress import compress, ranks_for
 from nsvd_exp.layers import find_linears
 from nsvd_exp.methods import Method, Statistics, whitening_named
@@ -149,7 +149,8 @@ def one_cell_over_paper(
 def calibration_a_linear(model: nn.Module, samples: Tensor, repeat: int) -> list[float]:
     """A calibration pass that sums a Gram matrix for every Linear, over ours: how much longer.
 
-    Both sum in the same precision, on the same tokens in this process, one beside the other.
+    It multiplies in float32 and sums in float64, as ours does on a CPU, on the same tokens in this
+    process, one beside the other.
 
     Args:
         samples: (rows, length) token ids.
@@ -158,13 +159,14 @@ def calibration_a_linear(model: nn.Module, samples: Tensor, repeat: int) -> list
 
     @torch.no_grad()
     def straightforward() -> None:
-        sums: dict[nn.Module, GramAccumulator] = {}
+        sums = {
+            layer: torch.zeros(layer.in_features, layer.in_features, dtype=torch.float64)
+            for layer in layers.values()
+        }
 
-        def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            (x,) = inputs
-            if layer not in sums:
-                sums[layer] = GramAccumulator(x)
-            sums[layer].add(x)
+        def add(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].flatten(0, -2)
+            sums[layer] += x.T @ x
 
         handles = [layer.register_forward_pre_hook(add) for layer in layers.values()]
         for ids in samples.split(max(4096 // samples.shape[1], 1)):
@@ -203,11 +205,13 @@ def streamed_bytes(quick: bool) -> Figure:
     statistics and the hidden states, for a calibration of 16 x 512 tokens.
     """
     name = "streamed: bytes / (one block + its statistics + hidden states)"
-    # OPTIONAL: benchmarks/streamed.py, measure(quick: bool) -> (ratio, note).
+    # OPTIONAL: a script of its own; the figure is not measured where it is not there.
     if importlib.util.find_spec("streamed") is None:
         return Figure(name, None, 1.2, True, "there is no benchmarks/streamed.py")
-    value, note = importlib.import_module("streamed").measure(quick)
-    return Figure(name, value, 1.2, True, note)
+    script = importlib.import_module("streamed")
+    shape = script.Shape(hidden=256, blocks=2) if quick else script.Shape()
+    note = f"{shape.blocks} blocks of hidden size {shape.hidden}, {shape.samples} x {shape.length}"
+    return Figure(name, script.measure(shape)["streamed"], 1.2, True, f"{note} tokens")
 
 
 def growth(sizes: Sequence[int], repeat: int) -> Figure:
