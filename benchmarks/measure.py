@@ -27,6 +27,8 @@ from nsvd_exp.provenance import LIBRARIES, git_state, hardware
 
 ROOT = Path(nsvd_exp.__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"
+# Columns that the tables need: a number cut short would be another number.
+WIDTH = 170
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,9 @@ class Sheet:
     def rich(self) -> Table:
         """For the terminal."""
         table = Table(title=self.title, title_justify="left")
-        for heading in self.headings:
-            table.add_column(heading, overflow="fold")
+        for heading in self.headings[:-1]:
+            table.add_column(heading, no_wrap=True)
+        table.add_column(self.headings[-1])
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -218,7 +221,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 def show(sheets: Iterable[Sheet], machine: dict[str, Any]) -> None:
     """Print the tables."""
-    console = Console(width=max(Console().width, 120), highlight=False)
+    console = Console(width=max(Console().width, WIDTH), highlight=False)
     console.print(machine_line(machine), markup=False)
     for sheet in sheets:
         console.print(sheet.rich())

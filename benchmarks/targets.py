@@ -16,7 +16,7 @@ from measure import Figure, seconds_of
 from runs import Bench, Passes, Run
 from torch import Tensor, nn
 
-from nsvd_exp.calibration import GramAccumulator, calibrate
+from nsvd_exp.calibration import calibrate
 from nsvd_exp.compress import compress, ranks_for
 from nsvd_exp.layers import find_linears
 from nsvd_exp.methods import Method, Statistics, whitening_named
@@ -54,7 +54,7 @@ def grid_over_evaluation(
     whole = [
         1 + (wall - total) / (total * longer) for wall, total in zip(walls, totals, strict=True)
     ]
-    name = "Table 1's grid / its evaluation's forward passes alone"
+    name = "Table 1's grid / forward passes of its evaluation"
     note = (
         f"{statistics.median(walls):.4g} s / {statistics.median(totals):.4g} s, "
         f"{passes.tokens} tokens a cell"
@@ -62,12 +62,10 @@ def grid_over_evaluation(
     figures = [_median(f"{name}, capped", capped, 1.25, True, note)]
     if passes.all_tokens > passes.tokens:
         note = (
-            f"{statistics.median(walls) - statistics.median(totals):.4g} s beside the passes, and "
-            f"passes {longer:.3g} times as long: {passes.all_tokens} tokens a cell"
+            f"from the capped run: {statistics.median(walls) - statistics.median(totals):.4g} s "
+            f"beside the passes, and passes {longer:.3g} times as long, {passes.all_tokens} tokens"
         )
-        figures.append(
-            _median(f"{name}, whole text (from the capped run)", whole, 1.25, True, note)
-        )
+        figures.append(_median(f"{name}, whole text", whole, 1.25, True, note))
     return figures
 
 
@@ -140,18 +138,19 @@ def one_cell_over_paper(
         f"{statistics.median(s['decompose'] for s in side):.4g}) s"
         for side in (theirs, mine)
     )
-    name = "calibrate + decompose of one nsvd_i cell from nothing: solver=paper / ours"
+    name = "calibrate + decompose one nsvd_i cell: solver=paper / ours"
     note = f"its calibration {a_linear:.3g} times as long, as measured in this run"
     return [
         _median(name, strict, 2, False, parts),
-        _median(f"{name}, with a Gram matrix a Linear", straightforward, 2, False, note),
+        _median(f"{name}, a Gram matrix a Linear", straightforward, 2, False, note),
     ]
 
 
 def calibration_a_linear(model: nn.Module, samples: Tensor, repeat: int) -> list[float]:
     """A calibration pass that sums a Gram matrix for every Linear, over ours: how much longer.
 
-    Both sum in the same precision, on the same tokens in this process, one beside the other.
+    It multiplies in float32 and sums in float64, as ours does on a CPU, on the same tokens in this
+    process, one beside the other.
 
     Args:
         samples: (rows, length) token ids.
@@ -160,13 +159,14 @@ def calibration_a_linear(model: nn.Module, samples: Tensor, repeat: int) -> list
 
     @torch.no_grad()
     def straightforward() -> None:
-        sums: dict[nn.Module, GramAccumulator] = {}
+        sums = {
+            layer: torch.zeros(layer.in_features, layer.in_features, dtype=torch.float64)
+            for layer in layers.values()
+        }
 
-        def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            (x,) = inputs
-            if layer not in sums:
-                sums[layer] = GramAccumulator(x)
-            sums[layer].add(x)
+        def add(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].flatten(0, -2)
+            sums[layer] += x.T @ x
 
         handles = [layer.register_forward_pre_hook(add) for layer in layers.values()]
         for ids in samples.split(max(4096 // samples.shape[1], 1)):
@@ -194,7 +194,7 @@ def second_run_over_empty_jobs(bench: Bench, grid: Run, repeat: int, *more: str)
         ours = bench.again(grid.folder, *more).cost.seconds
         seconds.append((ours, bench.empty(grid.folder, *more).seconds))
     note = " / ".join(f"{statistics.median(s[side] for s in seconds):.4g} s" for side in (0, 1))
-    name = f"second run of a finished grid of {len(grid.results)} cells / empty Hydra jobs"
+    name = f"second run of a grid of {len(grid.results)} cells / empty Hydra jobs"
     return _median(name, [ours / empty for ours, empty in seconds], 1.2, True, note)
 
 
@@ -204,12 +204,14 @@ def streamed_bytes(quick: bool) -> Figure:
     Measured by `streamed.py`: the peak above the post-import baseline, over one block, its
     statistics and the hidden states, for a calibration of 16 x 512 tokens.
     """
-    name = "streamed: bytes above the baseline / (one block + its statistics + hidden states)"
-    # OPTIONAL: benchmarks/streamed.py, measure(quick: bool) -> (ratio, note).
+    name = "streamed: bytes / (one block + its statistics + hidden states)"
+    # OPTIONAL: a script of its own; the figure is not measured where it is not there.
     if importlib.util.find_spec("streamed") is None:
-        return Figure(name, None, 1.2, True, "not measured: there is no benchmarks/streamed.py")
-    value, note = importlib.import_module("streamed").measure(quick)
-    return Figure(name, value, 1.2, True, note)
+        return Figure(name, None, 1.2, True, "there is no benchmarks/streamed.py")
+    script = importlib.import_module("streamed")
+    shape = script.Shape(hidden=256, blocks=2) if quick else script.Shape()
+    note = f"{shape.blocks} blocks of hidden size {shape.hidden}, {shape.samples} x {shape.length}"
+    return Figure(name, script.measure(shape)["streamed"], 1.2, True, f"{note} tokens")
 
 
 def growth(sizes: Sequence[int], repeat: int) -> Figure:
@@ -225,7 +227,7 @@ def growth(sizes: Sequence[int], repeat: int) -> Figure:
     last = (y[-1] - y[-2]) / (x[-1] - x[-2])
     taken = ", ".join(f"{n}: {s:.3g} s" for n, s in seconds.items())
     note = f"{taken}; between the last two {last:.3g}"
-    return Figure("growth of the decomposition with hidden size n: exponent", slope, 3, True, note)
+    return Figure("growth of the decomposition with hidden size: exponent", slope, 3, True, note)
 
 
 def _one_layer(n: int, repeat: int) -> float:

@@ -17,10 +17,21 @@ from typing import Any
 import pytest
 import torch
 
+from nsvd_exp.store import read_all
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"
 
 Gpu = Callable[..., dict[str, Any]]
+
+
+def script(name: str, *arguments: str) -> None:
+    """Run a file of `benchmarks/` in a process of its own, on this checkout."""
+    subprocess.run(
+        [sys.executable, str(BENCHMARKS / name), *arguments],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        check=True,
+    )
 
 
 def kept(out: Path) -> dict[str, Any]:
@@ -39,12 +50,7 @@ def kept(out: Path) -> dict[str, Any]:
 def grid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `benchmarks/grid.py --quick` keeps."""
     out = tmp_path_factory.mktemp("grid")
-    subprocess.run(
-        [sys.executable, str(BENCHMARKS / "grid.py"), "--quick", "--out", str(out)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        check=True,
-        capture_output=True,
-    )
+    script("grid.py", "--quick", "--out", str(out))
     return kept(out)
 
 
@@ -85,18 +91,18 @@ def test_a_grid_costs_its_stages(grid: dict[str, Any]) -> None:
         assert cost["peak_bytes"] > 1e8  # torch alone is more
         if sys.platform == "linux":
             assert cost["written_bytes"] > 0
-    assert grid["costs"]["64x2 (b) Table 1"]["cells"] == 1 + 6 * 2
+    assert grid["costs"]["64x2 (b) Table 1"]["cells"] == 1 + 6
 
 
 def test_every_target_of_a_grid_is_measured_or_says_why_not(grid: dict[str, Any]) -> None:
     check_figures(grid)
     values = {figure["name"]: figure["value"] for figure in grid["figures"]}
     for begins in (
-        "Table 1's grid / its evaluation's forward passes alone, capped",
-        "Table 1's grid / its evaluation's forward passes alone, whole text",
+        "Table 1's grid / forward passes of its evaluation, capped",
+        "Table 1's grid / forward passes of its evaluation, whole text",
         "decomposing for 5 ratios x 6 methods",
-        "calibrate + decompose of one nsvd_i cell",
-        "second run of a finished grid of 13 cells",
+        "calibrate + decompose one nsvd_i cell",
+        "second run of a grid of 7 cells",
         "growth of the decomposition",
     ):
         assert any(name.startswith(begins) and value for name, value in values.items())
@@ -128,3 +134,16 @@ def test_without_a_gpu_it_says_what_there_is(gpu: Gpu, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         gpu()
     assert "--quick" in capsys.readouterr().err
+
+
+def test_a_model_folder_without_weights_gets_random_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    made = importlib.import_module("made")
+    folder = made.save_config(tmp_path / "model", made.Size(64, 2).config())
+    settings = ["model=tiny", f"model.name={folder}", "model.title=random", "dataset=[wikitext2]"]
+    settings += ["-m", "method=asvd_i", "evaluation.max_windows=1", "calibration.samples=8"]
+    script("random_weights.py", *settings, "report=false", f"results_dir={tmp_path / 'results'}")
+    (result,) = made.check(read_all(tmp_path / "results"))
+    assert result["method"] == "asvd_i"
