@@ -23,6 +23,7 @@ from nsvd_exp.cache.__main__ import main
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.locks import hold
 from nsvd_exp.schema import KEEPS
+from nsvd_exp.statistics_file import FORMAT
 
 Settings = Callable[..., list[str]]
 ABOUT = {"model": "LLaMA-7B", "dtype": "float16", "calibration": "256 x 2048 tokens", "metric": "M"}
@@ -191,7 +192,9 @@ def test_statistics_of_another_version_are_made_again(
     arguments = [*settings(), "dataset=[ptb]"]
     first = run(*arguments, "method=asvd_i")
     (kept,) = (tmp_path / "results/cache/calibration").glob("*.safetensors")
-    kept.write_bytes(kept.read_bytes().replace(b'"format":"2"', b'"format":"1"'))
+    content, known = kept.read_bytes(), f'"format": "{FORMAT}"'.encode()
+    assert known in content
+    kept.write_bytes(content.replace(known, b'"format": "0"'))
     new_process()
     again = run(*arguments, "method=asvd_ii", "ratio=0.3")
     assert caplog.text.count("made again") == 1
