@@ -208,8 +208,10 @@ def streamed_bytes(quick: bool) -> Figure:
     # OPTIONAL: a script of its own; the figure is not measured where it is not there.
     if importlib.util.find_spec("streamed") is None:
         return Figure(name, None, 1.2, True, "there is no benchmarks/streamed.py")
+    if quick:
+        return Figure(name, None, 1.2, True, "not with --quick: streamed.py is a minute of its own")
     script = importlib.import_module("streamed")
-    shape = script.Shape(hidden=256, blocks=2) if quick else script.Shape()
+    shape = script.Shape()
     note = f"{shape.blocks} blocks of hidden size {shape.hidden}, {shape.samples} x {shape.length}"
     return Figure(name, script.measure(shape)["streamed"], 1.2, True, f"{note} tokens")
 
