@@ -2,8 +2,9 @@
 
     python benchmarks/linalg.py [--sizes 256,512,1024] [--repeat 5]
 
-Three questions: what the eigenbasis route saves against the paper's own; which column-pivoted
-interpolative decomposition to take; what float32 would cost in accuracy.
+What the eigenbasis route saves against the paper's own, in one cell and where cells share their
+bases; which solver to take for NSVD's second stage, and which interpolative decomposition; what
+float32 would cost in accuracy, in the eigenproblem and in a basis that is held.
 """
 
 from __future__ import annotations
@@ -16,13 +17,22 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import scipy.linalg
 import scipy.linalg.interpolative
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from nsvd_exp.linalg import interpolative, rank_for_ratio, relative_loss
+from nsvd_exp.bases import Bases, memory
+from nsvd_exp.linalg import (
+    interpolative,
+    leading_eigenvectors,
+    rank_for_ratio,
+    relative_loss,
+    split_rank,
+)
 from nsvd_exp.methods import Method, Statistics, whitening_named
+from nsvd_exp.sharing import METRICS, BasisGroup
 
 METHODS = {
     "svd": ("identity", None),
@@ -31,6 +41,12 @@ METHODS = {
     "nsvd_i": ("cholesky", "svd"),
     "nid_i": ("cholesky", "id"),
 }
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)
+# Of Table 1; the last two have the bases, and NSVD the second stages, of those before them.
+SHARING = [
+    *(("identity", None), ("abs_mean", None), ("cholesky", None), ("cholesky", "svd")),
+    *(("eigen", None), ("eigen", "svd")),
+]
 
 
 def problem(m: int, n: int, decades: float = 3.0) -> tuple[torch.Tensor, Statistics]:
@@ -74,32 +90,175 @@ def compare_solvers(sizes: list[int], repeat: int) -> Table:
     return table
 
 
+def compare_sharing(sizes: list[int], repeat: int) -> Table:
+    """The methods and ratios of Table 1 on one weight: cell by cell the paper's way, and shared."""
+    table = Table(title="Table 1's 5 ratios x 6 methods on one weight: paper / shared")
+    for heading in ("m x n", "shared", "paper / shared", "asvd_ii, nsvd_ii left out of both"):
+        table.add_column(heading, justify="right")
+    for n in sizes:
+        for m in (n, int(2.7 * n)):
+            W, known = problem(m, n)
+            row = [f"{m} x {n}"]
+            for cells in (SHARING, SHARING[:4]):
+                ours = median_seconds(lambda: share(W, known, cells), repeat)  # noqa: B023
+                theirs = median_seconds(lambda: by_paper(W, known, cells), min(repeat, 3))  # noqa: B023
+                row += [f"{ours:.3f} s", f"{theirs / ours:.1f}x"]
+            table.add_row(*(row[i] for i in (0, 1, 2, 4)))
+    return table
+
+
+def share(
+    W: torch.Tensor, known: Statistics, cells: list[tuple[str, str | None]]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The float32 factors of all cells, whose bases are made once."""
+    memory.clear()
+    made = []
+    for name, second in cells:
+        method = Method(whitening_named(name), second)
+        bases = Bases(BasisGroup("model", "calibration", METRICS[name], {"metric": name}))
+        metrics = method.metrics(lambda: known, "calibration")
+        for ratio in RATIOS:
+            basis = bases.get("layer", W, lambda: method.basis(W, known))  # noqa: B023
+            k = rank_for_ratio(*W.shape, ratio)
+            factors = method.truncate(basis, k, 0.95, metrics, W.device)
+            made.append((factors.left.float(), factors.right.float()))
+    return made
+
+
+def by_paper(W: torch.Tensor, known: Statistics, cells: list[tuple[str, str | None]]) -> None:
+    """Every cell from nothing: factor, SVD, inverse, and the losses by their definitions."""
+    for name, second in cells:
+        method = Method(whitening_named(name), second, "paper")
+        for ratio in RATIOS:
+            factors = method.factorise(W, rank_for_ratio(*W.shape, ratio), 0.95, known)
+            approximation = factors.left @ factors.right
+            relative_loss(W, approximation)
+            relative_loss(W, approximation, known.gram)
+
+
+def compare_second_stage(sizes: list[int], repeat: int) -> Table:
+    """Solvers of NSVD's second stage on the trailing block, against a full `eigh` of it."""
+    table = Table(
+        title="k2 leading eigenvectors of the block: time / torch.linalg.eigh's, and the excess of "
+        "what is left, / what is left"
+    )
+    headings = ("n", "ratio", "block, k2", "eigh", "syevr", "evx", "lobpcg", "subspace, 8", "32")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for n in sizes:
+        W, known = problem(n, n)
+        basis = Method(whitening_named("cholesky")).basis(W, known)
+        for ratio in (0.1, 0.5):
+            k1, k2 = split_rank(rank_for_ratio(n, n, ratio), 0.95)
+            B = (basis.coordinates @ basis.coordinates.T)[k1:, k1:].contiguous()
+            spectrum = torch.linalg.eigvalsh(B).flip(0)
+            row = [f"{n}", f"{ratio}", f"{len(B)}, {k2}"]
+            full = median_seconds(lambda: torch.linalg.eigh(B), repeat)  # noqa: B023
+            row.append(f"{full:.4f} s")
+            for solve in SECOND_STAGE:
+                seconds = median_seconds(lambda: solve(B, k2), repeat)  # noqa: B023
+                V = solve(B, k2)
+                excess = float(spectrum[:k2].sum() - ((B @ V) * V).sum()) / float(
+                    spectrum[k2:].sum()
+                )
+                row.append(f"{seconds / full:.2f}, {max(excess, 0):.0e}")
+            table.add_row(*row)
+    return table
+
+
+def by_evx(B: torch.Tensor, k: int) -> torch.Tensor:
+    """LAPACK's syevx."""
+    subset = (len(B) - k, len(B) - 1)
+    return torch.from_numpy(
+        scipy.linalg.eigh(B.numpy(), subset_by_index=subset, driver="evx", check_finite=False)[1]
+    )
+
+
+def by_lobpcg(B: torch.Tensor, k: int) -> torch.Tensor:
+    """20 iterations from a random start."""
+    start = torch.randn(len(B), k, generator=torch.Generator().manual_seed(0), dtype=B.dtype)
+    return torch.lobpcg(B, k, X=start, niter=20)[1]
+
+
+def by_subspace(B: torch.Tensor, k: int, iterations: int = 8) -> torch.Tensor:
+    """Blocked subspace iteration from a random start of twice the width."""
+    width = min(len(B), 2 * k + 8)
+    generator = torch.Generator().manual_seed(0)
+    Y = B @ torch.randn(len(B), width, generator=generator, dtype=B.dtype)
+    for _ in range(iterations):
+        Y = B @ torch.linalg.qr(Y).Q
+    Q = torch.linalg.qr(Y).Q
+    return Q @ torch.linalg.eigh(Q.T @ B @ Q).eigenvectors.flip(1)[:, :k]
+
+
+SECOND_STAGE = (
+    leading_eigenvectors,
+    by_evx,
+    by_lobpcg,
+    by_subspace,
+    lambda B, k: by_subspace(B, k, 32),
+)
+
+
 def compare_interpolative(sizes: list[int], repeat: int) -> Table:
-    """SciPy's pivoted QR (LAPACK), which is used, against SciPy's interpolative module."""
-    table = Table(title="Interpolative decomposition, n x n, k = n / 8")
-    for heading in ("n", "qr pivoting", "interp_decomp", "error / optimum", "error / optimum"):
+    """Ours, which stops after k pivots, against SciPy's pivoted QR and interpolative module."""
+    table = Table(title="Interpolative decomposition of n x n: time / ours, error / optimum")
+    for heading in ("n", "k", "ours", "qr pivoting", "interp_decomp"):
         table.add_column(heading, justify="right")
     for n in sizes:
         W, _ = problem(n, n)
         A = W * torch.logspace(0, -2, n, dtype=torch.float64)
-        k = n // 8
         array = A.numpy()
+        for k in (n // 50, n // 8, n // 2):
 
-        def by_scipy(array=array, k=k):  # type: ignore[no-untyped-def]
-            return scipy.linalg.interpolative.interp_decomp(array, k, rand=False)
+            def by_qr(array=array, k=k):  # type: ignore[no-untyped-def]
+                R, order = scipy.linalg.qr(array, mode="r", pivoting=True, check_finite=False)
+                return order[:k], scipy.linalg.solve_triangular(R[:k, :k], R[:k, k:])
 
-        ours = median_seconds(lambda: interpolative(A, k), repeat)  # noqa: B023
-        theirs = median_seconds(by_scipy, repeat)
-        columns, T = interpolative(A, k)
-        index, projection = by_scipy()
-        optimum = torch.linalg.vector_norm(torch.linalg.svdvals(A)[k:])
-        other = torch.from_numpy(
-            scipy.linalg.interpolative.reconstruct_matrix_from_id(
-                array[:, index[:k]], index, projection
+            def by_scipy(array=array, k=k):  # type: ignore[no-untyped-def]
+                return scipy.linalg.interpolative.interp_decomp(array, k, rand=False)
+
+            ours = median_seconds(lambda: interpolative(A, k), repeat)  # noqa: B023
+            columns, T = interpolative(A, k)
+            optimum = torch.linalg.vector_norm(torch.linalg.svdvals(A)[k:])
+            row = [f"{n}", f"{k}"]
+            row.append(
+                f"{ours:.4f} s, {torch.linalg.matrix_norm(A - A[:, columns] @ T) / optimum:.3f}"
             )
-        )
-        errors = (torch.linalg.matrix_norm(A - B) / optimum for B in (A[:, columns] @ T, other))
-        table.add_row(f"{n}", f"{ours:.3f} s", f"{theirs:.3f} s", *(f"{e:.3f}" for e in errors))
+            for other in (by_qr, by_scipy):
+                seconds, chosen = median_seconds(other, repeat), A[:, other()[0][:k]]
+                fitted = chosen @ torch.linalg.lstsq(chosen, A).solution
+                error = torch.linalg.matrix_norm(A - fitted) / optimum
+                row.append(f"{seconds / ours:.1f}x, {error:.3f}")
+            table.add_row(*row)
+    return table
+
+
+def compare_storage(sizes: list[int]) -> Table:
+    """Excess of the loss of factors from a basis held in float32 over those from float64."""
+    table = Table(title="Loss of float32 factors / loss of float64 ones - 1, by Gram condition")
+    for heading in ("n", "method", "1e2", "1e4", "1e6", "1e8"):
+        table.add_column(heading, justify="right")
+    for n in sizes:
+        for name in ("asvd_i", "nsvd_i", "nid_i"):
+            whitening, second = METHODS[name]
+            row = [f"{n}", name]
+            for decades in (1, 2, 3, 4):
+                W, known = problem(n, n, decades)
+                method, k = Method(whitening_named(whitening), second), rank_for_ratio(n, n, 0.3)
+                exact = method.factorise(W, k, 0.95, known)
+                memory.clear()
+                bases = Bases(BasisGroup("model", "c", name, {"metric": "gram"}))
+                basis = bases.get("layer", W, lambda: method.basis(W, known))  # noqa: B023
+                metrics = method.metrics(lambda: known, "c")  # noqa: B023
+                held = method.truncate(basis, k, 0.95, metrics, W.device)
+                left, right = held.left.double(), held.right.double()
+                losses = [
+                    relative_loss(W, A @ B, known.gram)
+                    for A, B in ((left, right), (exact.left, exact.right))
+                ]
+                row.append(f"{losses[0] / losses[1] - 1:.0e}")
+            table.add_row(*row)
     return table
 
 
@@ -123,17 +282,20 @@ def compare_precision(sizes: list[int]) -> Table:
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="256,512,1024")
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.sizes.split(",")]
-    console = Console(width=110)
+    console = Console(width=120)
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     console.print(compare_solvers(sizes, arguments.repeat))
+    console.print(compare_sharing(sizes, arguments.repeat))
+    console.print(compare_second_stage(sizes, arguments.repeat))
     console.print(compare_interpolative(sizes, arguments.repeat))
     console.print(compare_precision(sizes))
+    console.print(compare_storage(sizes))
 
 
 if __name__ == "__main__":

@@ -8,3 +8,5 @@ __version__ = "0.1.0"
 # other processes use the same cores, small eigenproblems otherwise take up to hundreds of times
 # longer (benchmarks/README.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# The same for SciPy's OpenBLAS, which waits for 2^26 cycles otherwise: 2^4.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")

@@ -165,10 +165,8 @@ def leading_eigenvectors(B: Tensor, k: int) -> Tensor:
 def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Column interpolative decomposition: k columns of A and their coefficients.
 
-    QR with column pivoting that stops after k pivots: each is the column of which most is left
-    after those before it (Gram-Schmidt, each column made orthogonal twice). A P = Q R gives
-    A ~ A[:, J] T with T = R11⁻¹ [R11 R12] Pᵀ. Pivots that are zero up to rounding get zero
-    coefficients, so k may exceed the rank of A.
+    QR with column pivoting, A P = Q R, gives A ~ A[:, J] T with T = R11⁻¹ [R11 R12] Pᵀ. Pivots that
+    are zero up to rounding get zero coefficients, so k may exceed the rank of A.
 
     Args:
         A: (r, n).
@@ -178,34 +176,47 @@ def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
         J: (k,) indices of the columns; T: (k, n), on the columns J the identity (where k exceeds
         the rank of A, with zeros at its end).
     """
+    # LAPACK makes all pivots, which pays from so many on (`benchmarks/linalg.py`).
+    J, R = _all_pivots(A, k) if 8 * k > len(A) and not A.is_cuda else _first_pivots(A, k)
+    diagonal = R[range(k), J].abs()
+    rank = int((diagonal > diagonal[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
+    T = torch.zeros_like(R)
+    T[:rank] = torch.linalg.solve_triangular(R[:rank, J[:rank]], R[:rank], upper=True)
+    T[:, J[:rank]] = torch.eye(k, rank, dtype=A.dtype, device=A.device)
+    return J, T
+
+
+def _all_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k pivots J (k,) and rows QᵀA (k, n) by LAPACK's geqp3 (through SciPy)."""
+    R, order = scipy.linalg.qr(A.numpy(), mode="r", pivoting=True, check_finite=False)
+    rows = A.new_empty(k, A.shape[1])
+    rows[:, order] = torch.from_numpy(R[:k])
+    return torch.from_numpy(order[:k]).long(), rows
+
+
+def _first_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same by Gram-Schmidt, each column made orthogonal twice, which ends at the k-th pivot."""
     Q, R = A.new_zeros(k, A.shape[0]), A.new_zeros(k, A.shape[1])
     left = A.square().sum(0)  # the squared length of what is left of each column
-    trusted = longest = float(left.max())
-    eps = torch.finfo(A.dtype).eps
-    rank = k
+    trusted = float(left.max())
+    # What is shorter is rounding, and no direction: its row stays 0.
+    shortest = trusted**0.5 * max(A.shape) * torch.finfo(A.dtype).eps
     pivots: list[int] = []
     for step in range(k):
-        if float(left.max()) < trusted * eps**0.5:
+        if float(left.max()) < trusted * torch.finfo(A.dtype).eps ** 0.5:
             # The differences below have lost half of their digits: from the columns themselves.
             left = (A - Q[:step].T @ R[:step]).square().sum(0)
             trusted = float(left.max())
         left[pivots] = -1.0
-        pivot = int(left.argmax())
-        column = A[:, pivot] - Q[:step].T @ R[:step, pivot]
+        pivots.append(int(left.argmax()))
+        column = A[:, pivots[-1]] - Q[:step].T @ R[:step, pivots[-1]]
         column = column - Q[:step].T @ (Q[:step] @ column)
-        length = float(column.norm())
-        if rank == k and length <= longest**0.5 * max(A.shape) * eps:
-            rank = step
-        if rank == k:
+        length = column.norm()
+        if length > shortest:
             Q[step] = column / length
             R[step] = Q[step] @ A
             left = left - R[step].square()
-        pivots.append(pivot)
-    J = torch.tensor(pivots, device=A.device)
-    T = A.new_zeros(k, A.shape[1])
-    T[:rank] = torch.linalg.solve_triangular(R[:rank, J[:rank]], R[:rank], upper=True)
-    T[:, J[:rank]] = torch.eye(k, rank, dtype=A.dtype, device=A.device)
-    return J, T
+    return torch.tensor(pivots, device=A.device), R
 
 
 def truncated_svd(A: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -154,12 +154,32 @@ def test_interpolative_keeps_its_columns_and_is_near_the_optimum(m: int, n: int)
     assert optimum <= error <= 2 * optimum
 
 
-def test_interpolative_of_a_matrix_without_that_rank() -> None:
-    A = random_weight(12, 3) @ random_weight(3, 15, seed=1)
+def test_a_few_pivots_are_the_first_of_all() -> None:
+    """Both ways of `interpolative`: 7 of 60 rows by Gram-Schmidt, 8 and more by LAPACK."""
+    A = random_weight(60, 80)
+    few, T = interpolative(A, 7)
+    more, _ = interpolative(A, 8)
+    assert few.tolist() == more[:7].tolist()
+    fitted = torch.linalg.lstsq(A[:, few], A).solution
+    torch.testing.assert_close(T, fitted)
+
+
+@pytest.mark.parametrize("rows", [12, 80])
+def test_interpolative_of_a_matrix_without_that_rank(rows: int) -> None:
+    A = random_weight(rows, 3) @ random_weight(3, 90, seed=1)
     columns, T = interpolative(A, 6)
     torch.testing.assert_close(A[:, columns] @ T, A)
-    columns, T = interpolative(torch.zeros(5, 7, dtype=torch.float64), 3)
+    assert not T[3:].any()
+    columns, T = interpolative(torch.zeros(rows, 90, dtype=torch.float64), 3)
     assert not T.any()
+
+
+def test_interpolative_of_columns_of_very_unequal_length() -> None:
+    """What is left of a short column is found behind the rounding of the long ones."""
+    A = random_weight(100, 120) * torch.logspace(0, -11, 120, dtype=torch.float64)
+    few, _ = interpolative(A, 12)
+    every, _ = interpolative(A, 100)
+    assert few.tolist() == every[:12].tolist()
 
 
 def test_truncated_svd_of_full_rank_reconstructs() -> None:

@@ -18,7 +18,8 @@ from nsvd_exp.schema import expand_path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 2 if it is wrong or nothing could be done."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given or ["list"])
     folder = Path(expand_path(options.cache_dir))
     try:
         if not folder.is_dir():
