@@ -4,7 +4,7 @@ They stay in the memory of the process, within a bound, and with `cache.keep=bas
 way U and its coordinates are float32, and the coordinates are those of the rounded U, so that a
 cell has the same numbers whether its bases are new, in memory or on disk. float32 is what a factor
 has at most (`evaluation.dtype`). Against float64 up to the factors, the losses of a layer differ by
-less than 1e-8 of themselves and the mean loss of a token by less than 1e-7 (the bundled model;
+less than 1e-8 of themselves, and the mean loss of a token by less than 1e-7 (the bundled model;
 `benchmarks/README.md`). On disk stand U and the energies alone: the coordinates are one product
 away, and would double the file.
 """

@@ -96,11 +96,10 @@ class Basis:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors that it holds by now."""
+        """Bytes of all tensors it holds, with the products of stage two whether or not made yet."""
         tensors = [self.U, self.coordinates, self.energy, *self._activation.values()]
-        tensors += [t for t in (self._weight, self._products) if t is not None]
         tensors += [t for second in self._second.values() for t in (second.left, second.right)]
-        return sum(t.nbytes for t in tensors)
+        return sum(t.nbytes for t in tensors) + len(self.energy) ** 2 * self.U.itemsize
 
     def weight_energy(self) -> Tensor:
         """(r,): what of ||W||_F² lies in each direction."""
