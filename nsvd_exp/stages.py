@@ -246,7 +246,8 @@ def bases_of(plan: Resolved) -> Bases:
     """The output bases that a cell of this plan shares with others."""
     limit_gb = plan.config.cache.memory_gb
     limit = None if limit_gb is None else int(limit_gb * 1e9)
-    return Bases(basis_group(plan), cache_of(plan), limit)
+    # A streamed model is not to grow in memory: its bases are on disk, or made again.
+    return Bases(basis_group(plan), cache_of(plan), 0 if is_streamed(plan) else limit)
 
 
 def _kept_calibration(plan: Resolved, key: str, work: _CalibrationPass) -> Calibration:
