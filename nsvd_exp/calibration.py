@@ -23,6 +23,8 @@ from nsvd_exp.progress import Progress
 HALF = (torch.float16, torch.bfloat16)
 # Rows of a Gram matrix that one product makes, up to the diagonal: benchmarks/gram.py.
 PANEL = 1024
+# Rows that a CPU sums at once: where dtypes differ, it copies its operands first.
+ROWS = 128
 
 
 class MeanAccumulator:
@@ -35,9 +37,10 @@ class MeanAccumulator:
     def add(self, x: Tensor) -> None:
         """Add inputs x (*, channels)."""
         x = x.reshape(-1, x.shape[-1])
-        self.abs_sum += x.abs().sum(0, dtype=torch.float64)
-        self.sum += x.sum(0, dtype=torch.float64)
         self.tokens += len(x)
+        for part in [x] if x.is_cuda else x.split(ROWS):
+            self.abs_sum += part.abs().sum(0, dtype=torch.float64)
+            self.sum += part.sum(0, dtype=torch.float64)
 
     def is_finite(self) -> bool:
         """Whether no sum is NaN or Inf."""
@@ -71,7 +74,11 @@ class GramAccumulator(MeanAccumulator):
         if x.dtype in HALF and not x.is_cuda:
             x = x.float()
         for start, stop in panels(x.shape[-1]):
-            self._lower[start:stop, :stop] += product(x[:, start:stop], x[:, :stop])
+            panel = product(x[:, start:stop], x[:, :stop])
+            for total, part in zip(
+                self._lower[start:stop, :stop].split(ROWS), panel.split(ROWS), strict=True
+            ):
+                total += part
 
     def is_finite(self) -> bool:
         """Whether no sum is NaN or Inf."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import decoder_blocks, is_finite, replaced
+from nsvd_exp.layers import decoder_blocks, replaced
 
 
 class _StopError(Exception):
@@ -154,33 +154,38 @@ class BlockChain:
         """`hidden` in the form in which blocks give it, once one has been run (`hidden_of`)."""
         return (hidden,) if self._is_tuple else hidden
 
-    def logits(self, ids: Tensor, start: int, stop: int, output: Any) -> Tensor:
+    def logits(
+        self, ids: Tensor, start: int, stop: int, output: Any, others: float = torch.nan
+    ) -> Tensor:
         """The logits (rows, stop - start, vocabulary) of these positions; no block is run.
-
-        They are NaN where the model looks at the output of any block but the last.
 
         Args:
             ids: (rows, length).
             output: of the last block.
+            others: what all other blocks give, everywhere: nothing, unless it is looked at.
         """
         hidden = output[0] if isinstance(output, tuple) else output
-        nowhere = hidden.new_full((1, 1, 1), torch.nan).expand_as(hidden)
+        nowhere = hidden.new_full((1, 1, 1), others).expand_as(hidden)
         other = (nowhere, *output[1:]) if isinstance(output, tuple) else nowhere
         last = len(self.blocks) - 1
         with self._stubbed(lambda index, *_: output if index == last else other):
             return logits_at(self.model, ids, start, stop)
 
-    def refuse_unless_last(self, logits: Tensor, hidden: Tensor) -> None:
+    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
         """Refuse a model whose logits depend on more than the last block's output.
 
         Args:
-            logits: from `logits`, of what left the last block.
-            hidden: the same.
+            ids: (rows, length).
+            output: of the last block.
 
         Raises:
             NsvdError: so it is.
         """
-        if bool(logits.isnan().any()) and is_finite(hidden):
+        without, with_others = (
+            bool(self.logits(ids, 0, 1, output, others).isnan().any())
+            for others in (torch.nan, 0.0)
+        )
+        if without and not with_others:
             raise self._refusal("are not all there is behind its logits")
 
     @contextmanager

@@ -93,7 +93,9 @@ class StreamedModel:
         try:
             for module, name, full_name, absent in places:
                 if id(absent) not in brought:  # a tied weight is brought once
-                    weight = self._weight(full_name).to(device=self.device, dtype=dtype)
+                    weight = self._weight(full_name, absent.shape).to(
+                        device=self.device, dtype=dtype
+                    )
                     brought[id(absent)] = nn.Parameter(weight, requires_grad=False)
                 module._parameters[name] = brought[id(absent)]
             del brought
@@ -102,10 +104,15 @@ class StreamedModel:
             for module, name, _, absent in places:
                 module._parameters[name] = absent
 
-    def _weight(self, name: str) -> Tensor:
+    def _weight(self, name: str, shape: torch.Size) -> Tensor:
         if name not in self._sound:
-            if not is_finite(self._weights[name]):
+            found = self._weights[name]
+            if found.shape != shape:
+                expected, came = tuple(shape), tuple(found.shape)
+                raise NsvdError(f"the weight {name} has the shape {came}, where {expected} belongs")
+            if not is_finite(found):
                 raise NsvdError(f"the weight {name} holds NaN or Inf")
+            del found
             self._sound.add(name)
         return self._weights[name]  # mapped anew: no page is in memory before it is used
 
@@ -175,21 +182,19 @@ class Flow:
                 start, stop = stop, stop + len(part)
                 hidden = self.states.get(start, stop)
                 if not losses:
-                    chain.refuse_unless_last(self._logits(part, 0, 1, hidden), hidden)
-                losses.append(self._losses(part, hidden))
+                    chain.refuse_unless_last(part, chain.output_of(hidden))
+                losses.append(self._losses(part, chain.output_of(hidden)))
             return torch.cat(losses).tolist()
 
         with self._streamed.rest(dtype):
             return in_batches(score, ids, batch, device, tokens=AUTO_TOKENS[device.type])
 
-    def _losses(self, ids: Tensor, hidden: Tensor) -> Tensor:
-        step = positions_at_once(self._streamed.model, ids)
+    def _losses(self, ids: Tensor, output: Any) -> Tensor:
+        model = self._streamed.model
+        step = positions_at_once(model, ids)
         return window_losses(
-            self._streamed.model, ids, step, lambda a, b: self._logits(ids, a, b, hidden)
+            model, ids, step, lambda start, stop: self._chain.logits(ids, start, stop, output)
         )
-
-    def _logits(self, ids: Tensor, start: int, stop: int, hidden: Tensor) -> Tensor:
-        return self._chain.logits(ids, start, stop, self._chain.output_of(hidden))
 
 
 @torch.no_grad()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, make_model
+import transformers
+from conftest import CONFIGS, WIDE, make_model
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp import perplexity as module
+from nsvd_exp.chain import chooses_positions
+from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.perplexity import in_batches, perplexity, window_nll
 
 
@@ -38,6 +42,86 @@ def test_nll_is_the_hand_computation(name: str) -> None:
 def test_the_batch_size_shows_only_as_rounding(batch: int | str) -> None:
     model, ids = make_model("llama"), windows()
     assert window_nll(model, ids, batch) == pytest.approx(window_nll(model, ids, 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("positions", [1, 4, 7])
+def test_no_more_logits_than_a_chunk_are_made(
+    name: str, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the losses are those of all logits at once."""
+    model, ids = make_model(name), windows()
+    whole, made = window_nll(model, ids, 2), []
+    assert chooses_positions(model)
+    monkeypatch.setitem(module.LOGITS, "cpu", 2 * 99 * positions)
+    handle = model.get_output_embeddings().register_forward_hook(
+        lambda _, args, logits: made.append(logits.numel() / 99)
+    )
+    assert window_nll(model, ids, 2) == pytest.approx(whole, rel=1e-6)
+    handle.remove()
+    assert max(made) <= 2 * positions
+
+
+def test_logits_are_scaled_and_capped_as_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model does behind its head is part of its forward, not of ours."""
+    torch.manual_seed(0)
+    config = transformers.Gemma2Config(
+        **WIDE, num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.05
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    whole = window_nll(model, windows())
+    monkeypatch.setitem(module.LOGITS, "cpu", 5 * 99 * 3)
+    assert window_nll(model, windows()) == pytest.approx(whole, rel=1e-6)
+    model.config.final_logit_softcapping = None
+    assert window_nll(model, windows()) != pytest.approx(whole, rel=1e-3)
+
+
+class Total(torch.nn.Module):
+    """Logits from the sum of all blocks' outputs; may be asked for some positions alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = torch.nn.Embedding(99, 8)
+        self.blocks = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
+        self.head = torch.nn.Linear(8, 99)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.embedding
+
+    def forward(
+        self, input_ids: torch.Tensor, use_cache: bool = False, logits_to_keep: int | Any = 0
+    ) -> Any:
+        hidden = total = self.embedding(input_ids)
+        for block in self.blocks:
+            hidden = block(hidden)
+            total = total + hidden
+        if isinstance(logits_to_keep, torch.Tensor):
+            total = total[:, logits_to_keep]
+        return type("Output", (), {"logits": self.head(total)})
+
+
+class Plain(Total):
+    """The same for all positions only."""
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> Any:  # type: ignore[override]
+        return super().forward(input_ids)
+
+
+@pytest.mark.parametrize("kind", [Total, Plain])
+def test_a_head_that_cannot_be_run_alone_gives_all_its_logits_at_once(
+    kind: type[Total], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = kind(), windows()
+    expected = window_nll(model, ids)
+    monkeypatch.setitem(module.LOGITS, "cpu", 99)
+    assert window_nll(model, ids) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_attention_is_torchs_own(name: str) -> None:
+    """scaled_dot_product_attention, which holds no matrix of attention weights."""
+    assert make_model(name).config._attn_implementation == "sdpa"
 
 
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary() -> None:
@@ -90,5 +174,5 @@ def test_one_window_that_does_not_fit_is_an_error() -> None:
     def work(batches: object) -> None:
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    with pytest.raises(NsvdError, match="too little memory for 1 windows of 8 tokens"):
+    with pytest.raises(OutOfMemoryError, match="too little memory for 1 windows of 8 tokens"):
         in_batches(work, torch.zeros(3, 8, dtype=torch.long), "auto", torch.device("cpu"))
