@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 import transformers
@@ -18,8 +19,14 @@ from sentencepiece import SentencePieceProcessor
 from test_sources import empty_hub_cache
 from torch import Tensor
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp import models
+from nsvd_exp.calibration import calibrate
+from nsvd_exp.compress import compress, ranks_for
+from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.layers import find_linears, replaced
+from nsvd_exp.methods import Method, whitening_named
 from nsvd_exp.models import check_device, check_vocabulary, load_model, load_tokenizer, to_dtype
+from nsvd_exp.perplexity import window_nll
 from nsvd_exp.schema import ModelConfig
 from nsvd_exp.sources import locate_model
 
@@ -309,3 +316,41 @@ def test_ids_the_model_has_no_embedding_for_are_refused() -> None:
     check_vocabulary(model, torch.tensor([[0, 98]]))
     with pytest.raises(NsvdError, match="the id 99, but the model has 99 embeddings"):
         check_vocabulary(model, torch.tensor([[0, 99]]))
+
+
+@pytest.mark.parametrize("name", ["llama_gqa", "opt"])
+def test_a_model_that_is_spread_over_devices_is_worked_on_like_any_other(name: str) -> None:
+    """With the hooks that move inputs between devices, as `device=cuda:all` has them."""
+    model, ids = make_model(name), torch.arange(2, 74).view(6, 12)
+    layers = find_linears(model, [])
+    expected = calibrate(model, layers, ids, 4), window_nll(model, ids, 4)
+    places = {child: "cpu" for child, _ in model.named_children()}
+    accelerate.dispatch_model(model, places, force_hooks=True)
+    statistics = calibrate(model, layers, ids, 4)
+    for layer, s in statistics.items():
+        assert torch.equal(s.gram, expected[0][layer].gram)
+    assert window_nll(model, ids, 4) == expected[1]
+    method = Method(whitening_named("cholesky"))
+    compressed, _ = compress(layers, ranks_for(layers, 0.01), method, 1, statistics, torch.float32)
+    with replaced(model, compressed):
+        assert window_nll(model, ids, 4) != expected[1]
+    assert window_nll(model, ids, 4) == expected[1]
+
+
+def test_a_model_that_all_gpus_together_cannot_hold_is_an_error(
+    model_folder: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would leave the rest on the host and say nothing."""
+    real, asked = models._from_pretrained, []
+
+    def partly_on_the_host(*args: Any, device_map: str, **options: Any) -> Any:
+        asked.append(device_map)
+        model, info = real(*args, **options)
+        model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1, "lm_head": "cpu"}
+        return model, info
+
+    monkeypatch.setattr(models, "_from_pretrained", partly_on_the_host)
+    with pytest.raises(OutOfMemoryError, match="does not fit on all GPUs together"):
+        load(model_folder(), device="cuda:all")
+    load(model_folder(), device="cuda:1")
+    assert asked == ["balanced", "cuda:1"]

@@ -16,7 +16,7 @@ from huggingface_hub import constants, errors
 from test_conf import configured
 
 from nsvd_exp import devices
-from nsvd_exp.devices import cuda_devices, resolve_device
+from nsvd_exp.devices import cuda_devices, gpus_of, resolve_device
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.schema import DatasetConfig, ModelConfig
 from nsvd_exp.sources import (
@@ -289,7 +289,7 @@ def test_the_driver_is_counted_as_torch_counts_it() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:all"])
 def test_cuda_where_there_is_none_is_an_error(device: str) -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(NsvdError, match=f"device={device}, but there is no CUDA.*device=cpu"):
@@ -300,6 +300,12 @@ def test_with_two_gpus_there_is_no_third(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(devices, "cuda_devices", lambda: 2)
     assert resolve_device("auto") == "cuda"
     assert [resolve_device(d) for d in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+    assert resolve_device("cuda:all") == "cuda:all"
+    assert gpus_of("cuda:all") == ["cuda:0", "cuda:1"]
+    assert [gpus_of(device) for device in ("cpu", "cuda:1")] == [[], ["cuda:1"]]
+    monkeypatch.setattr(devices, "cuda_devices", lambda: 1)
+    assert resolve_device("cuda:all") == "cuda"
+    monkeypatch.setattr(devices, "cuda_devices", lambda: 2)
     with pytest.raises(
         NsvdError, match=r"device=cuda:2, but there are 2 CUDA devices, from cuda:0"
     ):
