@@ -273,8 +273,8 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
         assert torch.equal(t.mean, s.mean)
         assert torch.equal(t.abs_mean, s.abs_mean)
         assert t.tokens == s.tokens
-    shared = {id(s) for s in read.statistics.values()}
-    assert len(shared) == len({id(s) for s in statistics.values()})
+    held = list(read.statistics.values())  # an id is an object's own only while it lives
+    assert len({id(s) for s in held}) == len({id(s) for s in statistics.values()})
 
 
 def test_a_damaged_file_is_told_apart(tmp_path: Path) -> None:
