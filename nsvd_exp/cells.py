@@ -113,9 +113,15 @@ class Plan(Resolved):
 
     cell: Cell
 
+    def found(self, result: Result | None) -> dict[str, Result]:
+        """The stored measurements that this plan asks for, by dataset."""
+        numbers = {n.dataset.name: find_number(result, n.dataset.name, n.key) for n in self.numbers}
+        return {name: number for name, number in numbers.items() if number is not None}
+
     def missing(self, result: Result | None) -> list[PlannedNumber]:
         """The numbers that the stored result does not have."""
-        return [n for n in self.numbers if not find_number(result, n.dataset.name, n.key)]
+        found = self.found(result)
+        return [number for number in self.numbers if number.dataset.name not in found]
 
     def is_done(self, result: Result | None) -> bool:
         """Whether every number that this plan asks for is there.

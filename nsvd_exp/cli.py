@@ -32,7 +32,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.progress import Observer, Observers
 from nsvd_exp.schema import Config, conf_dir, expand_path, register, typed_config
 from nsvd_exp.similarity_plan import SimilarityPlan, plan_similarity
-from nsvd_exp.store import Cell, Result, find_number
+from nsvd_exp.store import Cell, Result
 
 log = logging.getLogger(__name__)
 
@@ -192,12 +192,6 @@ def tracker_of(plan: Plan, companion: bool) -> Observer:
     return CellTracker(plan, preset)
 
 
-def numbers_of(plan: Plan, result: Result) -> dict[str, Result]:
-    """The stored measurements that this plan asks for, by dataset."""
-    found = {n.dataset.name: find_number(result, n.dataset.name, n.key) for n in plan.numbers}
-    return {name: number for name, number in found.items() if number is not None}
-
-
 def outcome_of(config: Config) -> Outcome:
     """Do a job of a grid, unless it is done already, and say what became of it."""
     if config.measure == "similarity":
@@ -207,7 +201,7 @@ def outcome_of(config: Config) -> Outcome:
         return failed(config, result["error"]["message"])
     values = {
         name: display.format_perplexity(number["perplexity"])
-        for name, number in numbers_of(plan, result).items()
+        for name, number in plan.found(result).items()
     }
     return _succeeded(config, was_done, values, plan.cell.key)
 
@@ -228,33 +222,20 @@ def _similarity_outcome(config: Config) -> Outcome:
 def _succeeded(
     config: Config, was_done: bool, values: dict[str, str], key: str | None = None
 ) -> Outcome:
-    state, reported_in = "skipped" if was_done else "done", _reported_in(config)
-    return Outcome(
-        state,
-        config.measure,
-        label_of(config),
-        overrides(),
-        values,
-        key=key,
-        reported_in=reported_in,
-    )
-
-
-def _reported_in(config: Config) -> str | None:
-    return config.results_dir if config.report else None
+    return _outcome(config, "skipped" if was_done else "done", values, key=key)
 
 
 def failed(config: Config, message: str, values: dict[str, str] | None = None) -> Outcome:
     """A job that could not be done, or only for the datasets that have `values`."""
-    return Outcome(
-        "failed",
-        config.measure,
-        label_of(config),
-        overrides(),
-        values or {},
-        message,
-        reported_in=_reported_in(config),
-    )
+    return _outcome(config, "failed", values or {}, message)
+
+
+def _outcome(
+    config: Config, state: str, values: dict[str, str], message: str = "", key: str | None = None
+) -> Outcome:
+    reported_in = config.results_dir if config.report else None
+    label = label_of(config)
+    return Outcome(state, config.measure, label, overrides(), values, message, key, reported_in)
 
 
 def overrides() -> tuple[str, ...]:
@@ -270,9 +251,10 @@ def single(config: Config) -> None:
     """
     dense = None
     if config.method.compresses:
-        dense = numbers_of(*_run_or_raise(dense_of(config), companion=True)[:2])
+        dense_plan, dense_result, _ = _run_or_raise(dense_of(config), companion=True)
+        dense = dense_plan.found(dense_result)
     plan, result, was_done = _run_or_raise(config)
-    display.show(display.cell_table(config, numbers_of(plan, result), dense))
+    display.show(display.cell_table(config, plan.found(result), dense))
     if result["achieved_ratio"]:
         achieved = result["achieved_ratio"]
         print(

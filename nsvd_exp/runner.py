@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nsvd_exp.bases import Bases
 from nsvd_exp.cells import Plan, PlannedNumber, public_config
 from nsvd_exp.compress import achieved_ratio, compress, ranks_for
 from nsvd_exp.data import Tokens
@@ -24,16 +25,12 @@ from nsvd_exp.models import check_device, to_dtype
 from nsvd_exp.perplexity import finite, perplexity, window_nll
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.provenance import environment, reset_peak_memory
+from nsvd_exp.result_fields import Stopwatch, describe, ended, identified, now
 from nsvd_exp.stages import (
     LoadedModel,
-    Stopwatch,
     bases_of,
     calibration_of,
-    describe,
-    ended,
-    identified,
     load,
-    now,
     release_model,
     texts_of,
     windows_of,
@@ -116,16 +113,18 @@ class _Compressor:
     ranks: dict[str, int]
     method: Method
     statistics: Mapping[str, Statistics] | None
+    bases: Bases | None
 
     def compress(
         self, layers: dict[str, nn.Linear], progress: Progress | None = None
     ) -> tuple[dict[str, LowRankLinear], list[dict[str, Any]]]:
         """As `nsvd_exp.compress.compress`."""
         dtype = getattr(torch, self.plan.evaluation_dtype)
-        k1, statistics = self.plan.config.k1, self.statistics
-        bases = None if self.plan.config.solver == "paper" else bases_of(self.plan)
         with memory_to("decompose the weights", self.plan.device):
-            return compress(layers, self.ranks, self.method, k1, statistics, dtype, progress, bases)
+            return compress(
+                layers, self.ranks, self.method, self.plan.config.k1, self.statistics, dtype,
+                progress, self.bases,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -211,7 +210,8 @@ class _Work:
             with self.stopwatch("calibrate"):
                 calibration = calibration_of(plan, plan.calibration, loaded, layers, self.observer)
             statistics, self.result["calibration"] = calibration.statistics, calibration.record
-        return _Compressor(plan, ranks, method, statistics)
+        bases = None if config.solver == "paper" else bases_of(plan)
+        return _Compressor(plan, ranks, method, statistics, bases)
 
     def _tell_layers(self, table: list[dict[str, Any]], loaded: LoadedModel) -> None:
         self.result["layers"] = table

@@ -95,9 +95,14 @@ class Spread:
     layers: int
 
 
+def layer_values(layers: Sequence[Mapping[str, Any]], statistic: str) -> list[float]:
+    """One a layer; a layer whose mean is 0 has no direction to compare, and so none."""
+    return [row[statistic] for row in layers if row[statistic] is not None]
+
+
 def spread(layers: Sequence[Mapping[str, Any]], statistic: str) -> Spread | None:
     """The similarities of a record's `layers` by one statistic; None where no layer has any."""
-    values = [row[statistic] for row in layers if row[statistic] is not None]
+    values = layer_values(layers, statistic)
     if not values:
         return None
     return Spread(statistics.fmean(values), statistics.pstdev(values), len(values))

@@ -16,18 +16,14 @@ from nsvd_exp.layers import find_linears
 from nsvd_exp.models import check_device
 from nsvd_exp.progress import Observer
 from nsvd_exp.provenance import environment, reset_peak_memory
+from nsvd_exp.result_fields import Stopwatch, describe, ended, identified, now
 from nsvd_exp.similarity import compare_layers, gram_bytes
 from nsvd_exp.similarity_plan import SimilarityPlan, record_config
 from nsvd_exp.stages import (
     LoadedModel,
-    Stopwatch,
     calibration_of,
-    describe,
-    ended,
-    identified,
     is_streamed,
     load,
-    now,
     release_model,
     texts_of,
     windows_of,

@@ -9,12 +9,8 @@ from __future__ import annotations
 import gc
 import logging
 import textwrap
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -30,7 +26,6 @@ from nsvd_exp.cells import (
     PlannedNumber,
     Resolved,
     calibration_title,
-    public_name,
 )
 from nsvd_exp.data import Tokens, calibration_samples, text_of, windows
 from nsvd_exp.devices import gpus_of
@@ -40,10 +35,9 @@ from nsvd_exp.locks import hold
 from nsvd_exp.memory import is_out_of_memory
 from nsvd_exp.models import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.progress import Observer, Progress
-from nsvd_exp.provenance import peak_memory
 from nsvd_exp.sharing import basis_group
 from nsvd_exp.statistics_file import DAMAGED, Calibration
-from nsvd_exp.store import Cell, Result, write_atomically
+from nsvd_exp.store import write_atomically
 from nsvd_exp.streamed import StreamedModel, calibrate_streamed
 
 T = TypeVar("T")
@@ -63,31 +57,6 @@ class LoadedModel:
     model: nn.Module
     tokenizer: Any
     streamed: StreamedModel | None = None
-
-
-class Stopwatch:
-    """Seconds a stage, summed under its name; a GPU is waited for before the clock is read.
-
-    A stage inside another one is not counted as part of it.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.seconds: dict[str, float] = {}
-        self._gpus = gpus_of(device)
-        self._inside = 0.0
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start, beside, self._inside = time.perf_counter(), self._inside, 0.0
-        try:
-            yield
-        finally:
-            for gpu in self._gpus if torch.cuda.is_initialized() else []:
-                torch.cuda.synchronize(gpu)
-            elapsed = time.perf_counter() - start
-            own = elapsed - self._inside
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + own, 3)
-            self._inside = beside + elapsed
 
 
 _loaded: LoadedModel | None = None
@@ -366,46 +335,4 @@ def _record(plan: Resolved, samples: Tokens) -> dict[str, Any]:
         "tokens": samples.ids.numel(),
         "token_sha256": samples.sha256,
         "bos": samples.bos,
-    }
-
-
-def identified(plan: Resolved, cell: Cell, config: dict[str, Any]) -> Result:
-    """The fields that say what a result is of.
-
-    Args:
-        config: the public one.
-    """
-    return {
-        "version": cell.kind.version,
-        "key": cell.key,
-        "identity": cell.identity,
-        "model": plan.config.model.title,
-        "model_source": {"name": public_name(plan.model), **plan.model.identity},
-        "dtype": plan.dtype,
-        "config": config,
-    }
-
-
-def ended(plan: Resolved, error: dict[str, str] | None, seconds: dict[str, float]) -> Result:
-    """The fields that say how the work on a result ended; `error` is None or from `describe`."""
-    return {
-        "status": "done" if error is None else "failed",
-        "error": error,
-        "seconds": seconds,
-        "peak_memory": peak_memory(plan.device),
-        "updated": now(),
-    }
-
-
-def now() -> str:
-    """UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def describe(error: Exception) -> dict[str, str]:
-    """An exception as a result keeps it; called inside its handler."""
-    return {
-        "type": type(error).__name__,
-        "message": str(error) or type(error).__name__,
-        "traceback": traceback.format_exc(),
     }

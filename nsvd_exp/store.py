@@ -153,8 +153,13 @@ def read_similarities(results_dir: Path) -> Iterator[Result]:
 
 
 def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
-    for path in sorted((results_dir / kind.folder).glob("*/result.json")):
+    for path in result_paths(results_dir, kind):
         yield read_result(path, kind)
+
+
+def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
+    """The files of a kind under `results_dir`, in the order of the folders' names."""
+    return sorted((results_dir / kind.folder).glob("*/result.json"))
 
 
 def find_number(result: Result | None, name: str, key: str) -> Result | None:

@@ -19,7 +19,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.improvement import average_improvement
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.schema import expand_path
-from nsvd_exp.store import Result, find_number
+from nsvd_exp.store import Result
 from nsvd_exp.wandb_session import Run, Session, first_line, session_of_process, under_agent
 
 if TYPE_CHECKING:
@@ -173,8 +173,7 @@ def _average_improvement(plan: Plan, result: Result) -> float | None:
         return None
 
     def perplexities(of: Plan, found_in: Result | None) -> dict[str, float]:
-        numbers = {n.dataset.name: find_number(found_in, n.dataset.name, n.key) for n in of.numbers}
-        return {name: number["perplexity"] for name, number in numbers.items() if number}
+        return {name: number["perplexity"] for name, number in of.found(found_in).items()}
 
     names = [number.dataset.name for number in plan.numbers]
     return average_improvement(perplexities(plan, result), perplexities(reference, stored), names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from report_store import EIGHT, make_cell, make_papers_tables
 
 from nsvd_exp.report import paper, tables
-from nsvd_exp.report.entries import METHOD_TITLES, Block, dataset_titles
+from nsvd_exp.report.entries import METHOD_TITLES, Block
 from nsvd_exp.report.figures import (
     DATASET_STYLES,
     METHOD_STYLES,
@@ -25,7 +26,9 @@ from nsvd_exp.report.figures import (
     save,
 )
 from nsvd_exp.report.numbers import read_contents
+from nsvd_exp.report.protocol import dataset_titles
 from nsvd_exp.report.similarities import SimilarityBlock
+from nsvd_exp.similarity_plan import spread
 
 MAGIC = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
 
@@ -39,11 +42,15 @@ def block_of(results_dir: Path, number: int, model: str = "tiny") -> Block:
 def similarity_block(comparable: bool, layers: int = 200) -> SimilarityBlock:
     """One with about the paper's means and deviations."""
     generator = random.Random(0)
-    values = {
-        name: [max(-1.0, min(1.0, generator.gauss(mean, std))) for _ in range(layers)]
+    rows = {
+        name: [{"mean": max(-1.0, min(1.0, generator.gauss(mean, std)))} for _ in range(layers)]
         for name, (mean, std) in paper.similarities().items()
     }
-    return SimilarityBlock("llama-7b", {"mean": values}, dataset_titles(), {}, 0, [], comparable)
+    spreads = {name: found for name, of in rows.items() if (found := spread(of, "mean"))}
+    records = {name: {"layers": of} for name, of in rows.items()}
+    return SimilarityBlock(
+        "llama-7b", {"mean": spreads}, dataset_titles(), records, 0, [], comparable
+    )
 
 
 def visible(figure: Figure | None) -> list[Axes]:
@@ -82,9 +89,9 @@ def test_figure_1_has_eight_histograms_on_shared_axes() -> None:
     assert len({axes.get_ylim() for axes in panels}) == 1
     for name, axes in zip(block.datasets, panels, strict=True):
         assert sum(patch.get_height() for patch in axes.patches) == 200
-        mean = block.mean("mean", name)
-        assert mean is not None
-        assert f"{mean[0]:.2f} ± {mean[1]:.2f}" in texts_of(axes)
+        values = [row["mean"] for row in block.records[name]["layers"]]
+        said = f"{statistics.fmean(values):.2f} ± {statistics.pstdev(values):.2f}"
+        assert said in texts_of(axes)
 
 
 def test_figure_1_shows_the_papers_mean_where_it_may_be_compared() -> None:
@@ -97,7 +104,7 @@ def test_figure_1_shows_the_papers_mean_where_it_may_be_compared() -> None:
 
 def test_figure_1_shows_what_is_stored_only() -> None:
     block = similarity_block(comparable=False)
-    del block.values["mean"]["ptb"]
+    del block.spreads["mean"]["ptb"]
     assert len(visible(figure1(block, "mean"))) == 7
 
 

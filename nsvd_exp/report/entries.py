@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsvd_exp.report import paper
 from nsvd_exp.report.numbers import Number, Setting
 from nsvd_exp.report.paper import Row
 
@@ -136,10 +135,3 @@ class Block:
     def incomplete(self) -> list[Line]:
         """The lines with a place that holds no number."""
         return [line for line in self.lines if not line.is_complete]
-
-
-def dataset_titles() -> dict[str, str]:
-    """The paper's eight, as the paper writes them."""
-    written = ("WikiText-2", "PTB", "C4", "SNIPS", "AlpacaEval", "MCTest", "CMRC (CN)",
-               "AlpacaEval (JP)")  # fmt: skip
-    return dict(zip(paper.datasets(), written, strict=True))

@@ -134,17 +134,16 @@ def figure1(block: SimilarityBlock, statistic: str) -> Figure:
     Args:
         statistic: one of `block.statistics`.
     """
-    values = block.values[statistic]
-    names = [name for name in block.datasets if values.get(name)]
-    figure, panels = _panels(names, 2.0, sharex=True, sharey=True)
-    lowest = math.floor(10 * min(min(values[name]) for name in names)) / 10
+    spreads = block.spreads[statistic]
+    values = {name: block.values(statistic, name) for name in spreads}
+    figure, panels = _panels(list(values), 2.0, sharex=True, sharey=True)
+    lowest = math.floor(10 * min(map(min, values.values()))) / 10
     edges = [lowest + (1 - lowest) * step / BINS for step in range(BINS + 1)]
     for name, axes in panels.items():
-        mean = block.mean(statistic, name)
-        assert mean is not None
+        ours = spreads[name]
         axes.hist(values[name], bins=edges, color=SKY, edgecolor=GROUND, linewidth=0.6)
-        axes.axvline(mean[0], color=BLUE, linewidth=1.5)
-        said = f"{mean[0]:.2f} ± {mean[1]:.2f}".replace("-", "−")
+        axes.axvline(ours.mean, color=BLUE, linewidth=1.5)
+        said = f"{ours.mean:.2f} ± {ours.std:.2f}".replace("-", "−")
         if block.comparable and name in paper.similarities():
             theirs = paper.similarities()[name]
             axes.axvline(theirs[0], color=VERMILION, linewidth=1.5, linestyle=DASHED)

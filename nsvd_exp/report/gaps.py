@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
+from nsvd_exp.bundled import TEXT_DIR
 from nsvd_exp.fingerprint import file_digest
 from nsvd_exp.report import paper
 from nsvd_exp.report.entries import Block
@@ -143,19 +142,15 @@ def _ratio_overrides(block: Block) -> list[str]:
 
 
 def _default_length(model: str) -> int:
-    if model != BUNDLED:
-        return PAPERS_LENGTH
-    config = json.loads((Path(MODEL_DIR) / "config.json").read_text(encoding="utf-8"))
-    return min(PAPERS_LENGTH, int(config["max_position_embeddings"]))
+    """Tokens of a sample, and of a window."""
+    return int(default_calibration(model)["length"] or PAPERS_LENGTH)
 
 
 def _calibration_overrides(setting: Setting, cell: Result) -> list[str]:
     calibration = cell["config"].get("calibration")
     if calibration is None:
         return []
-    default = default_calibration() | {"length": _default_length(cell["model"])}
-    if cell["model"] == BUNDLED:
-        default |= {"samples": 64}
+    default = default_calibration(cell["model"]) | {"length": _default_length(cell["model"])}
     seeds = {
         c["identity"]["calibration"]["seed"]
         for c in setting.cells

@@ -142,7 +142,7 @@ def _texts(report: Report, extension: str) -> Iterator[tuple[int, str]]:
     for number, blocks in report.tables.items():
         if blocks:
             yield number, of_blocks(number, blocks)
-    if report.similarities:
+    if SIMILARITY_TABLE in report.numbers:
         of_similarities: dict[str, Callable[[list[SimilarityBlock]], str]] = {
             "md": similarity_text.markdown,
             "tex": similarity_text.latex,
@@ -244,7 +244,7 @@ def log_to_wandb(
     from nsvd_exp.tracking import log_report
 
     frames = {f"table{n}": records.numbers_frame(b) for n, b in report.tables.items() if b}
-    if report.similarities:
+    if SIMILARITY_TABLE in report.numbers:
         frames[f"table{SIMILARITY_TABLE}"] = records.similarity_frame(report.similarities)
     images = [path for path in written if path.suffix == ".png"]
     page = next(path for path in written if path.name == INDEX)

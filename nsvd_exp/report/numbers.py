@@ -16,7 +16,7 @@ from typing import Any
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.paper import Row
-from nsvd_exp.store import CELL, SIMILARITY, Result, read_result
+from nsvd_exp.store import CELL, SIMILARITY, Result, read_result, result_paths
 
 Agreement = dict[str, str]
 """What two numbers must agree in before they are compared: a value by name."""
@@ -151,7 +151,7 @@ def read_contents(results_dir: Path) -> Contents:
     """Everything under `results_dir` that can be read, with a message for what cannot."""
     contents = Contents()
     for kind in (CELL, SIMILARITY):
-        for path in sorted((results_dir / kind.folder).glob("*/result.json")):
+        for path in result_paths(results_dir, kind):
             try:
                 result = read_result(path, kind)
                 if kind is CELL:

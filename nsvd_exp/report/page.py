@@ -14,10 +14,11 @@ from markupsafe import Markup
 from nsvd_exp.display import format_perplexity
 from nsvd_exp.improvement import IN_DOMAIN
 from nsvd_exp.report import paper
-from nsvd_exp.report.entries import Block, Interval, Line, dataset_titles
+from nsvd_exp.report.entries import Block, Interval, Line
 from nsvd_exp.report.figures import GROUND, INK, RULE
 from nsvd_exp.report.gaps import Gap
 from nsvd_exp.report.page_details import Details
+from nsvd_exp.report.protocol import dataset_titles
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import STATES, note_marks, percent, ratio_title, row_title
 from nsvd_exp.store import write_atomically
@@ -238,9 +239,8 @@ def _similarity_view(block: SimilarityBlock, details: Details) -> SimilarityView
     for statistic in block.statistics:
         title = STATISTIC_TITLES[statistic]
         values = {
-            name: (*mean, details.of_similarity(block, title, statistic, name))
-            for name in block.datasets
-            if (mean := block.mean(statistic, name)) is not None
+            name: (found.mean, found.std, details.of_similarity(block, title, statistic, name))
+            for name, found in block.spreads[statistic].items()
         }
         distance = block.distance(statistic) if block.comparable else None
         rows.append((title, statistic == block.nearest, distance, values))

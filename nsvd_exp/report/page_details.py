@@ -73,7 +73,7 @@ class Details:
         """The index of the details of one similarity."""
         record = block.records[dataset]
         values: list[str | None] = [None] * len(ENTRY_LABELS)
-        values[-1] = str(len(block.values[statistic][dataset]))
+        values[-1] = str(block.spreads[statistic][dataset].layers)
         windows = f"{record['dataset']['windows']} x {record['dataset']['length']} tokens"
         folder = similarity_record(Path(), dataset, record["identity"]).folder
         seed = str(record["identity"]["calibration"]["seed"])

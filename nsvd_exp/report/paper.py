@@ -115,7 +115,10 @@ def tables() -> dict[int, PaperTable]:
             float(line["perplexity"]), _number(line["printed_improvement_pct"])
         )
     for table in found.values():
-        table.footnotes |= {**_misprints(table), **_contradictions(table, found)}
+        for notes in (_misprints(table), _contradictions(table, found)):
+            for place, note in notes.items():
+                before = table.footnotes.get(place)
+                table.footnotes[place] = f"{before}; {note}" if before else note
     return found
 
 

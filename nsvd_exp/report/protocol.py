@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from nsvd_exp.report import paper
 from nsvd_exp.report.numbers import Number
 from nsvd_exp.schema import DatasetConfig, ModelConfig, conf_dir, model_named, register
 from nsvd_exp.sources import hub_identity
@@ -46,15 +47,24 @@ def _dataset(name: str) -> DatasetConfig | None:
 
 
 @cache
-def default_calibration() -> dict[str, Any]:
-    """`conf/calibration/default.yaml`."""
-    return _load("calibration/default.yaml")
+def dataset_titles() -> dict[str, str]:
+    """The paper's eight sets: titles, by name."""
+    found = {name: _dataset(name) for name in paper.datasets()}
+    return {name: dataset.title for name, dataset in found.items() if dataset is not None}
 
 
 @cache
+def default_calibration(model: str | None = None) -> dict[str, Any]:
+    """`conf/calibration/default.yaml`, with what the file of a model (its title) says besides."""
+    file = None if model is None else model_files().get(model)
+    own = {} if file is None else _load(f"model/{file}.yaml").get("calibration", {})
+    return _load("calibration/default.yaml") | own
+
+
 def _load(name: str) -> dict[str, Any]:
     written = OmegaConf.load(conf_dir() / name)
     assert isinstance(written, DictConfig)
+    # Not resolved: nothing that refers to other files is asked for.
     content = OmegaConf.to_container(written)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}

@@ -71,25 +71,29 @@ def provenance(entry: Entry) -> dict[str, Any]:
 
 
 def similarity_frame(blocks: Sequence[SimilarityBlock]) -> pd.DataFrame:
-    """Table 2 in numbers: a row a model, statistic and dataset."""
-    records = []
-    for block in blocks:
-        for statistic in block.statistics:
-            for dataset in block.datasets:
-                value = block.mean(statistic, dataset)
-                printed = paper.similarities().get(dataset, (None, None))
-                records.append({
-                    "model": block.model,
-                    "setting": "; ".join(block.differences),
-                    "statistic": statistic,
-                    "nearest": statistic == block.nearest,
-                    "dataset": dataset,
-                    "mean": value and value[0],
-                    "deviation": value and value[1],
-                    "layers": len(block.values[statistic].get(dataset, [])),
-                    "paper_model": paper.SIMILARITY_MODEL,
-                    "paper_mean": printed[0],
-                    "paper_deviation": printed[1],
-                    "key": block.records[dataset]["key"] if dataset in block.records else None,
-                })  # fmt: skip
-    return pd.DataFrame(records)
+    """Table 2 in numbers: a row a model, statistic and dataset; the paper's alone where nothing is
+    stored."""
+    columns = ["model", "setting", "statistic", "nearest", "dataset", "mean", "deviation", "layers",
+               "key"]  # fmt: skip
+    ours = [
+        _similarity_record(block, statistic, dataset)
+        for block in blocks
+        for statistic in block.statistics
+        for dataset in block.datasets
+    ]
+    printed = [(name, *values) for name, values in paper.similarities().items()]
+    frame = pd.DataFrame(ours, columns=columns).merge(
+        pd.DataFrame(printed, columns=["dataset", "paper_mean", "paper_deviation"]),
+        how="left" if ours else "right",
+    )
+    frame.insert(len(columns) - 1, "paper_model", paper.SIMILARITY_MODEL)
+    frame["key"] = frame.pop("key")
+    return frame
+
+
+def _similarity_record(block: SimilarityBlock, statistic: str, dataset: str) -> tuple[Any, ...]:
+    found = block.spreads[statistic].get(dataset)
+    mean, deviation, layers = (found.mean, found.std, found.layers) if found else (None, None, 0)
+    is_nearest, setting = statistic == block.nearest, "; ".join(block.differences)
+    key = block.records[dataset]["key"]
+    return block.model, setting, statistic, is_nearest, dataset, mean, deviation, layers, key

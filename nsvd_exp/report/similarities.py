@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nsvd_exp.report import paper
-from nsvd_exp.report.entries import dataset_titles
 from nsvd_exp.report.numbers import (
     Agreement,
     Contents,
@@ -16,10 +15,10 @@ from nsvd_exp.report.numbers import (
     differences,
     similarity_agreement,
 )
-from nsvd_exp.report.protocol import is_papers_similarity
+from nsvd_exp.report.protocol import dataset_titles, is_papers_similarity
+from nsvd_exp.schema import SIMILARITY_STATISTICS
+from nsvd_exp.similarity_plan import Spread, layer_values, spread
 from nsvd_exp.store import Result
-
-STATISTICS = ("mean", "abs_mean", "gram")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class SimilarityBlock:
     """One model under one setting.
 
     Attributes:
-        values: one a compressed layer, by statistic and dataset; only what is stored.
+        spreads: over the compressed layers, by statistic and dataset; only what is stored.
         datasets: titles, by name.
         records: the stored record of each dataset.
         differences: what this setting has otherwise than the model's main one.
@@ -35,7 +34,7 @@ class SimilarityBlock:
     """
 
     model: str
-    values: dict[str, dict[str, list[float]]]
+    spreads: dict[str, dict[str, Spread]]
     datasets: dict[str, str]
     records: dict[str, Result]
     place: int
@@ -45,20 +44,19 @@ class SimilarityBlock:
     @property
     def statistics(self) -> list[str]:
         """Those of which anything is stored."""
-        return [name for name in STATISTICS if self.values.get(name)]
+        return [name for name, by_dataset in self.spreads.items() if by_dataset]
 
-    def mean(self, statistic: str, dataset: str) -> tuple[float, float] | None:
-        """Mean and population standard deviation over the layers; None where nothing is stored."""
-        values = self.values.get(statistic, {}).get(dataset)
-        return (statistics.fmean(values), statistics.pstdev(values)) if values else None
+    def values(self, statistic: str, dataset: str) -> list[float]:
+        """One a compressed layer that has one."""
+        return layer_values(self.records[dataset]["layers"], statistic)
 
     def distance(self, statistic: str) -> float | None:
         """Root mean square difference of the means to the paper's Table 2; None unless all eight
         are there."""
-        ours = {name: self.mean(statistic, name) for name in paper.similarities()}
-        gaps = [mean[0] - paper.similarities()[name][0] for name, mean in ours.items() if mean]
-        if len(gaps) < len(ours):
+        ours, papers = self.spreads[statistic], paper.similarities()
+        if not ours.keys() >= papers.keys():
             return None
+        gaps = [ours[name].mean - papers[name][0] for name in papers]
         return statistics.fmean(gap**2 for gap in gaps) ** 0.5
 
     @property
@@ -104,17 +102,13 @@ def _block(
     by_dataset = {record["dataset"]["name"]: record for record in records}
     known = dataset_titles()
     names = [n for n in known if n in by_dataset] + [n for n in by_dataset if n not in known]
-    values: dict[str, dict[str, list[float]]] = {statistic: {} for statistic in STATISTICS}
-    for statistic, by_name in values.items():
-        for name in names:
-            found = [layer[statistic] for layer in by_dataset[name]["layers"]]
-            # A layer whose mean is 0 has no direction to compare.
-            known_values = [value for value in found if value is not None]
-            if known_values:
-                by_name[name] = known_values
+    spreads: dict[str, dict[str, Spread]] = {}
+    for statistic in SIMILARITY_STATISTICS:
+        found = {name: spread(by_dataset[name]["layers"], statistic) for name in names}
+        spreads[statistic] = {name: value for name, value in found.items() if value is not None}
     return SimilarityBlock(
         model,
-        values,
+        spreads,
         {name: by_dataset[name]["dataset"]["title"] for name in names},
         by_dataset,
         place,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nsvd_exp.report import paper
 from nsvd_exp.report.paper import CAPTIONS
+from nsvd_exp.report.protocol import dataset_titles
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import (
     PREAMBLE,
@@ -26,17 +27,19 @@ def frame(blocks: Sequence[SimilarityBlock], markup: Markup) -> pd.DataFrame:
     import pandas as pd
 
     titles = {name: title for block in blocks for name, title in block.datasets.items()}
+    titles = titles or dataset_titles()
     index, rows = [], []
     for block in blocks:
         for statistic in block.statistics:
             nearest = " (nearest to the paper's)" if statistic == block.nearest else ""
             setting = f", with {', '.join(block.differences)}" if block.differences else ""
             index.append((markup.escape(block.model + setting), markup.escape(statistic + nearest)))
-            values = [block.mean(statistic, name) for name in titles]
-            rows.append([markup.escape(_text(value)) for value in values])
-    printed = [paper.similarities().get(name) for name in titles]
+            spreads = block.spreads[statistic]
+            ours = {name: (found.mean, found.std) for name, found in spreads.items()}
+            rows.append([markup.escape(_text(ours.get(name))) for name in titles])
     index.append((markup.italic.format(markup.escape(f"paper, {paper.SIMILARITY_MODEL}")), ""))
-    rows.append([markup.italic.format(markup.escape(_text(value))) for value in printed])
+    printed = [_text(paper.similarities().get(name)) for name in titles]
+    rows.append([markup.italic.format(markup.escape(text)) for text in printed])
     names = ["Model", "Statistic"]
     columns = [markup.escape(title) for title in titles.values()]
     return pd.DataFrame(rows, columns=columns, index=pd.MultiIndex.from_tuples(index, names=names))

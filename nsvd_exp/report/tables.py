@@ -22,12 +22,11 @@ from nsvd_exp.report.entries import (
     Entry,
     Interval,
     Line,
-    dataset_titles,
 )
 from nsvd_exp.report.intervals import Samples, interval, log_perplexities
 from nsvd_exp.report.numbers import Contents, Number, Setting, settings_of
 from nsvd_exp.report.paper import AVERAGE, PaperTable, Row
-from nsvd_exp.report.protocol import is_papers
+from nsvd_exp.report.protocol import dataset_titles, is_papers
 
 PERPLEXITY_TABLES = tuple(paper.tables())
 
