@@ -27,6 +27,7 @@ from made import LLAMA_7B, Size, on_device
 from measure import RESULTS, TARGET_HEADINGS, Figure, Machine, Sheet, keep, seconds_of, show
 from torch import Tensor, nn
 
+from nsvd_exp.bases import Bases, memory
 from nsvd_exp.calibration import calibrate
 from nsvd_exp.compress import compress, ranks_for
 from nsvd_exp.errors import NsvdError
@@ -34,6 +35,7 @@ from nsvd_exp.layers import LowRankLinear, decoder_blocks, find_linears, replace
 from nsvd_exp.linalg import split_rank
 from nsvd_exp.methods import Method, Statistics, whitening_named
 from nsvd_exp.perplexity import window_nll
+from nsvd_exp.sharing import METRICS, BasisGroup
 
 RATIOS, K1 = (0.1, 0.2, 0.3, 0.4, 0.5), 0.95
 METHODS = {
@@ -236,8 +238,9 @@ class Bench:
     def decomposition(self) -> Figure:
         """Of all weights for all of Table 1, 30 cells: seconds.
 
-        Block by block with `compress`, every method at every ratio, until the time is up; the time
-        of all blocks follows from those that were done, which have the same shapes.
+        Block by block with `compress` and the bases that cells share, every method at every ratio,
+        until the time is up; the time of all blocks follows from those that were done, which have
+        the same shapes.
 
         Raises:
             NsvdError: not one block fitted, or there are no statistics.
@@ -263,7 +266,7 @@ class Bench:
         return Figure(DECOMPOSITION, whole, 240, True, note, unit="s")
 
     def _table1(self, layers: dict[str, nn.Linear], may_stop: bool) -> None:
-        # ADAPT: hand `compress` the provider of shared bases, made anew for each call of this.
+        memory.clear()
         known = {name: self.statistics[name] for name in layers}
         cells = [(method, ratio) for method in METHODS for ratio in RATIOS]
         for number, (name, ratio) in enumerate(cells):
@@ -271,7 +274,8 @@ class Bench:
                 raise NsvdError(f"time was up after {number} of {len(cells)} cells of one block")
             whitening, second = METHODS[name]
             method, ranks = Method(whitening_named(whitening), second), ranks_for(layers, ratio)
-            compress(layers, ranks, method, K1, known, self.setting.dtype)
+            bases = Bases(BasisGroup("model", "calibration", METRICS[whitening], {}))
+            compress(layers, ranks, method, K1, known, self.setting.dtype, bases=bases)
 
     def _random_factors(self, ratio: float) -> dict[str, nn.Module]:
         options: dict[str, Any] = {"dtype": self.setting.dtype, "device": self.setting.device}

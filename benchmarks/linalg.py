@@ -118,7 +118,7 @@ def share(
         bases = Bases(BasisGroup("model", "calibration", METRICS[name], {"metric": name}))
         metrics = method.metrics(lambda: known, "calibration")
         for ratio in RATIOS:
-            basis = bases.get("layer", W, lambda: method.basis(W, known))  # noqa: B023
+            basis = bases.get("layer", W, lambda: method.directions(W, known))  # noqa: B023
             k = rank_for_ratio(*W.shape, ratio)
             factors = method.truncate(basis, k, 0.95, metrics, W.device)
             made.append((factors.left.float(), factors.right.float()))
@@ -249,7 +249,7 @@ def compare_storage(sizes: list[int]) -> Table:
                 exact = method.factorise(W, k, 0.95, known)
                 memory.clear()
                 bases = Bases(BasisGroup("model", "c", name, {"metric": "gram"}))
-                basis = bases.get("layer", W, lambda: method.basis(W, known))  # noqa: B023
+                basis = bases.get("layer", W, lambda: method.directions(W, known))  # noqa: B023
                 metrics = method.metrics(lambda: known, "c")  # noqa: B023
                 held = method.truncate(basis, k, 0.95, metrics, W.device)
                 left, right = held.left.double(), held.right.double()

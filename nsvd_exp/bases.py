@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,12 +27,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nsvd_exp.cache import BASES, Cache
+from nsvd_exp.linalg import OutputBasis
 from nsvd_exp.locks import hold
 from nsvd_exp.sharing import FORMAT, BasisGroup
 from nsvd_exp.truncation import Basis
 
 log = logging.getLogger(__name__)
 
+Make = Callable[[], tuple[OutputBasis, bool]]
 STORED = torch.float32
 # Of the machine's memory, or of what the process may use of it: the rest is the model's.
 SHARE_OF_MEMORY = 0.25
@@ -50,29 +53,32 @@ class Memory:
 
     Room is made by dropping those of other groups, least recently used first. Those of the group
     itself stay: a cell goes through all layers in the same order, so that to drop the oldest layer
-    for the newest would drop each just before it is wanted again.
+    for the newest would drop each just before it is wanted again. Threads may share it.
     """
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, str], _Held] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, group: BasisGroup, layer: str) -> Basis | None:
         """The basis of a layer, or None."""
-        held = self._held.get((group.key, layer))
-        if held is None:
-            return None
-        self._held.move_to_end((group.key, layer))
-        return held.basis
+        with self._lock:
+            held = self._held.get((group.key, layer))
+            if held is None:
+                return None
+            self._held.move_to_end((group.key, layer))
+            return held.basis
 
     def put(self, group: BasisGroup, layer: str, basis: Basis, limit: int) -> None:
         """Hold the basis of a layer, if there is room for it within `limit` bytes."""
-        room = limit - basis.nbytes - sum(held.basis.nbytes for held in self._held.values())
-        for key in [key for key in self._held if key[0] != group.key]:
+        with self._lock:
+            room = limit - basis.nbytes - sum(held.basis.nbytes for held in self._held.values())
+            for key in [key for key in self._held if key[0] != group.key]:
+                if room >= 0:
+                    break
+                room += self._held.pop(key).basis.nbytes
             if room >= 0:
-                break
-            room += self._held.pop(key).basis.nbytes
-        if room >= 0:
-            self._held[group.key, layer] = _Held(group.model, group.key, basis)
+                self._held[group.key, layer] = _Held(group.model, group.key, basis)
 
     def drop_other_models(self, model: str) -> None:
         """Let go of all bases of other models than this one."""
@@ -109,20 +115,20 @@ class Bases:
         if self._cache is not None:
             self._cache.use(BASES, group.key, group.about)
 
-    def get(self, layer: str, W: Tensor, make: Callable[[], Basis]) -> Basis:
+    def get(self, layer: str, W: Tensor, make: Make) -> Basis:
         """The basis of a layer: from memory, from disk, or made.
 
         Args:
             W: (m, n), the layer's weight.
-            make: makes it in float64.
+            make: `Method.directions` of the layer.
         """
         basis = memory.get(self.group, layer)
         if basis is None:
-            basis = _stored(make(), W) if self._cache is None else self._kept(layer, W, make)
+            basis = _stored(*make(), W) if self._cache is None else self._kept(layer, W, make)
             memory.put(self.group, layer, basis, self._limit)
         return basis
 
-    def _kept(self, layer: str, W: Tensor, make: Callable[[], Basis]) -> Basis:
+    def _kept(self, layer: str, W: Tensor, make: Make) -> Basis:
         assert self._cache is not None
         path = self._cache.folder / BASES / self.group.key / f"{layer}.safetensors"
         try:
@@ -140,18 +146,18 @@ class Bases:
                     log.debug("%s: %s", path, error)
             return self._made(path, W, make)
 
-    def _made(self, path: Path, W: Tensor, make: Callable[[], Basis]) -> Basis:
+    def _made(self, path: Path, W: Tensor, make: Make) -> Basis:
         assert self._cache is not None
-        basis = _stored(make(), W)
+        basis = _stored(*make(), W)
         if not self._is_full:
             size = basis.U.nbytes + basis.energy.nbytes
             self._is_full = not self._cache.write(BASES, path, size, lambda p: save(basis, p))
         return basis
 
 
-def _stored(basis: Basis, W: Tensor) -> Basis:
+def _stored(found: OutputBasis, is_gram: bool, W: Tensor) -> Basis:
     """The basis as it is held: on the CPU, its U rounded, the coordinates those of that U."""
-    return _of_rounded(basis.U.to("cpu", STORED), basis.energy.cpu(), basis.seen, basis.is_gram, W)
+    return _of_rounded(found.U.to("cpu", STORED), found.energy.cpu(), found.seen, is_gram, W)
 
 
 def _of_rounded(U: Tensor, energy: Tensor, seen: int, is_gram: bool, W: Tensor) -> Basis:

@@ -21,8 +21,9 @@ from nsvd_exp.perplexity import fitting_tokens, in_batches
 from nsvd_exp.progress import Progress
 
 HALF = (torch.float16, torch.bfloat16)
-# Rows of a Gram matrix that one product makes, up to the diagonal: benchmarks/gram.py.
-PANEL = 1024
+# Rows of a Gram matrix that one product makes, up to the diagonal: on a CPU (`benchmarks/gram.py`),
+# and on a GPU, whose products have to be larger to be fast.
+PANEL, GPU_PANEL = 256, 1024
 # Rows that a CPU sums at once: where dtypes differ, it copies its operands first.
 ROWS = 128
 
@@ -73,7 +74,7 @@ class GramAccumulator(MeanAccumulator):
         x = x.reshape(-1, x.shape[-1])
         if x.dtype in HALF and not x.is_cuda:
             x = x.float()
-        for start, stop in panels(x.shape[-1]):
+        for start, stop in self._panels():
             panel = product(x[:, start:stop], x[:, :stop])
             for total, part in zip(
                 self._lower[start:stop, :stop].split(ROWS), panel.split(ROWS), strict=True
@@ -86,16 +87,16 @@ class GramAccumulator(MeanAccumulator):
 
     def statistics(self) -> Statistics:
         """What `nsvd_exp.methods` works with, on the CPU."""
-        for start, stop in panels(len(self._lower)):
+        for start, stop in self._panels():
             self._lower[:start, start:stop] = self._lower[start:stop, :start].T
         return Statistics(gram=self._lower.cpu(), **vars(super().statistics()))
 
-
-def panels(n: int) -> Iterator[tuple[int, int]]:
-    """Equal parts (start, stop) of n rows, of PANEL rows at most."""
-    count = -(-n // PANEL)
-    size = -(-n // count)
-    return ((start, min(start + size, n)) for start in range(0, n, size))
+    def _panels(self) -> Iterator[tuple[int, int]]:
+        """Equal parts (start, stop) of the rows."""
+        n = len(self._lower)
+        count = -(-n // (GPU_PANEL if self._lower.is_cuda else PANEL))
+        size = -(-n // count)
+        return ((start, min(start + size, n)) for start in range(0, n, size))
 
 
 A = TypeVar("A", bound=MeanAccumulator)

@@ -14,6 +14,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import LowRankLinear
 from nsvd_exp.linalg import rank_for_ratio, relative_loss
 from nsvd_exp.methods import Factors, Method, Statistics
+from nsvd_exp.parallel import each_layer
 from nsvd_exp.progress import Progress
 from nsvd_exp.truncation import Losses
 
@@ -57,20 +58,24 @@ def compress(
     Raises:
         NsvdError: a layer's factors cannot be made or are not finite; the message names it.
     """
-    compressed: dict[str, LowRankLinear] = {}
-    table = []
-    for name, linear in layers.items():
+
+    def replacement(name: str, linear: nn.Linear) -> tuple[LowRankLinear, dict[str, Any]]:
         work = _Layer(name, linear.weight.data, statistics)
         try:
             factors = work.factorise(method, ranks[name], k1, bases)
         except NsvdError as error:
             raise NsvdError(f"{name}: {error}") from None
-        table.append(work.row(factors, method))
         left, right = factors.left.to(dtype), factors.right.to(dtype)
         if not (left.isfinite().all() and right.isfinite().all()):
             raise NsvdError(f"{name}: its factors are not finite in {dtype}: try another dtype")
         bias = None if linear.bias is None else linear.bias.data.to(dtype)
-        compressed[name] = LowRankLinear(left, right, bias)
+        return LowRankLinear(left, right, bias), work.row(factors, method)
+
+    compressed: dict[str, LowRankLinear] = {}
+    table = []
+    for name, (low_rank, row) in zip(layers, each_layer(replacement, layers), strict=True):
+        compressed[name] = low_rank
+        table.append(row)
         if progress:
             progress(len(table), len(layers))
     return compressed, table
@@ -97,7 +102,7 @@ class _Layer:
         """The factors, in the basis that `bases` has or that is made for them."""
         if bases is None or method.solver == "paper":
             return method.factorise(self.W, k, k1, self.known)
-        basis = bases.get(self.name, self._W, lambda: method.basis(self.W, self.known))
+        basis = bases.get(self.name, self._W, lambda: method.directions(self.W, self.known))
         known = None if self._statistics is None else lambda: cast(Statistics, self.known)
         metrics = method.metrics(known, bases.group.calibration)
         return method.truncate(basis, k, k1, metrics, self._W.device)

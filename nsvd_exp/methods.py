@@ -268,9 +268,13 @@ class Method:
 
     def basis(self, W: Tensor, statistics: Statistics | None) -> Basis:
         """The output basis of stage one, which serves every k and k1; arguments in float64."""
+        return Basis.of(W, *self.directions(W, statistics))
+
+    def directions(self, W: Tensor, statistics: Statistics | None) -> tuple[OutputBasis, bool]:
+        """The output directions of stage one, and whether its metric is the Gram matrix."""
         known = self._known(statistics)
         is_gram = statistics is not None and self.metric(known) is known.gram
-        return Basis.of(W, self.whitening.basis(W, known), is_gram)
+        return self.whitening.basis(W, known), is_gram
 
     def metrics(
         self, statistics: Callable[[], Statistics] | None, calibration: str | None = None

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -80,6 +81,7 @@ class Cache:
         self.folder, self.limit = folder, limit
         self._kinds = KEPT[keep]
         self._room = 0  # bytes that can be written before the folder is looked at again
+        self._counting = threading.Lock()  # of the room: threads may write at once
         self._said: set[str] = set()
 
     def keeps(self, kind: str) -> bool:
@@ -153,10 +155,11 @@ class Cache:
     def _has_room(self, size: int) -> bool:
         if self.limit is None:
             return True
-        if size > self._room:
-            self._room = self._make_room(size, self.limit)
-        self._room -= size
-        return self._room >= 0
+        with self._counting:
+            if size > self._room:
+                self._room = self._make_room(size, self.limit)
+            self._room -= size
+            return self._room >= 0
 
     def _make_room(self, size: int, limit: int) -> int:
         """Remove what was not used for longest until `size` more fits; the room there is then."""
