@@ -99,7 +99,7 @@ def test_every_target_of_a_grid_is_measured_or_says_why_not(grid: dict[str, Any]
     values = {figure["name"]: figure["value"] for figure in grid["figures"]}
     for begins in (
         "Table 1's grid / forward passes of its evaluation, capped",
-        "Table 1's grid / forward passes of its evaluation, whole text",
+        "Table 1's grid / forward passes of its evaluation, whole text, computed",
         "decomposing for 5 ratios x 6 methods",
         "calibrate + decompose one nsvd_i cell",
         "second run of a grid of 7 cells",

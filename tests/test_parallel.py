@@ -93,7 +93,7 @@ def test_layers_at_once_come_out_as_one_by_one(
 
 
 def test_several_are_at_work_at_a_time(three_at_a_time: None) -> None:
-    meeting = threading.Barrier(3, timeout=30)
+    meeting = threading.Barrier(3, timeout=60)
     assert list(each_layer(lambda name, _: (meeting.wait(), name)[1], made())) == list(made())
 
 

@@ -36,7 +36,7 @@ def test_every_cell_is_there(name: str) -> None:
         assert block.incomplete == []
     if 2 in TABLES[name]:
         (alike,) = report.similarities
-        assert [len(alike.values[s]) for s in ("mean", "abs_mean", "gram")] == [8, 8, 8]
+        assert [len(alike.spreads[s]) for s in ("mean", "abs_mean", "gram")] == [8, 8, 8]
 
 
 def test_it_was_made_by_code_that_is_committed(name: str) -> None:

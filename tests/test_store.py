@@ -192,7 +192,7 @@ def test_a_cell_has_one_holder_and_a_killed_one_lets_go(tmp_path: Path, cell: Ce
             holder.send_signal(signal.SIGKILL)
 
         with cell.lock(kill_holder):
-            assert holder.wait(timeout=10) == -signal.SIGKILL
+            assert holder.wait(timeout=60) == -signal.SIGKILL
     (said,) = waited
     assert f"waiting for process {holder.pid} on {socket.gethostname()}, since 20" in said
     assert said.endswith(f"at {cell.folder.name}")
