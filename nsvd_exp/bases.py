@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import zlib
 from collections import OrderedDict
@@ -27,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nsvd_exp.cache import BASES, Cache
+from nsvd_exp.devices import memory_for_bases
 from nsvd_exp.linalg import OutputBasis
 from nsvd_exp.locks import hold
 from nsvd_exp.sharing import FORMAT, BasisGroup
@@ -36,15 +36,12 @@ log = logging.getLogger(__name__)
 
 Make = Callable[[], tuple[OutputBasis, bool]]
 STORED = torch.float32
-# Of the machine's memory, or of what the process may use of it: the rest is the model's.
-SHARE_OF_MEMORY = 0.25
 DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
 class _Held:
     model: str
-    group: str
     basis: Basis
 
 
@@ -78,7 +75,16 @@ class Memory:
                     break
                 room += self._held.pop(key).basis.nbytes
             if room >= 0:
-                self._held[group.key, layer] = _Held(group.model, group.key, basis)
+                self._held[group.key, layer] = _Held(group.model, basis)
+
+    def trim(self, limit: int) -> None:
+        """Let go of second stages, those used least recently first, down to `limit` bytes."""
+        with self._lock:
+            excess = sum(held.basis.nbytes for held in self._held.values()) - limit
+            for held in self._held.values():
+                if excess <= 0:
+                    break
+                excess -= held.basis.forget_second_stages()
 
     def drop_other_models(self, model: str) -> None:
         """Let go of all bases of other models than this one."""
@@ -109,9 +115,10 @@ class Bases:
     def __init__(self, group: BasisGroup, cache: Cache | None = None, limit: int | None = None):
         self.group = group
         self._cache = cache if cache is not None and cache.keeps(BASES) else None
-        self._limit = int(usable_memory() * SHARE_OF_MEMORY) if limit is None else limit
+        self._limit = memory_for_bases() if limit is None else limit
         self._is_full = False  # the disk, or its share: the rest of the group is not tried
         memory.drop_other_models(group.model)
+        memory.trim(self._limit)  # what earlier cells have made of them
         if self._cache is not None:
             self._cache.use(BASES, group.key, group.about)
 
@@ -200,20 +207,3 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().data, checksum)
     return checksum
-
-
-def usable_memory() -> int:
-    """Bytes of the machine, or of the control group that the process is in (a job of Slurm, a
-    container), whichever is less."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    try:
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
-    except OSError:
-        own = "/"
-    folder = Path("/sys/fs/cgroup") / own.lstrip("/")
-    for place in (folder, *folder.parents):
-        try:
-            limits.append(int((place / "memory.max").read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-    return min(limits)

@@ -23,7 +23,7 @@ from nsvd_exp.progress import Progress
 HALF = (torch.float16, torch.bfloat16)
 # Rows of a Gram matrix that one product makes, up to the diagonal: on a CPU (`benchmarks/gram.py`),
 # and on a GPU, whose products have to be larger to be fast.
-PANEL, GPU_PANEL = 256, 1024
+PANEL, GPU_PANEL, ALIGNED = 256, 1024, 128
 # Rows that a CPU sums at once: where dtypes differ, it copies its operands first.
 ROWS = 128
 
@@ -95,7 +95,8 @@ class GramAccumulator(MeanAccumulator):
         """Equal parts (start, stop) of the rows."""
         n = len(self._lower)
         count = -(-n // (GPU_PANEL if self._lower.is_cuda else PANEL))
-        size = -(-n // count)
+        # A GPU is fast where operands begin at multiples of 16 bytes.
+        size = -(-n // count // ALIGNED) * ALIGNED if self._lower.is_cuda else -(-n // count)
         return ((start, min(start + size, n)) for start in range(0, n, size))
 
 

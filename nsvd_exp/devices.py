@@ -1,10 +1,11 @@
-"""Which device `auto` is, asked of the driver: imports no torch."""
+"""What this machine has: GPUs, asked of the driver, and memory. Imports no torch."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from nsvd_exp.errors import NsvdError
 
 ALL_GPUS = "cuda:all"
+# Of the memory that a process may use: the rest is the model's.
+SHARE_OF_BASES = 0.25
 
 
 def resolve_device(device: str) -> str:
@@ -60,3 +63,25 @@ def cuda_devices() -> int:
     count = ctypes.c_int(0)
     usable = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     return count.value if usable else 0
+
+
+def memory_for_bases(processes: int = 1) -> int:
+    """Bytes that the bases of one of so many processes may take, where nothing else is said."""
+    return int(usable_memory() * SHARE_OF_BASES) // processes
+
+
+def usable_memory() -> int:
+    """Bytes of the machine, or of the control group that the process is in (a job of Slurm, a
+    container), whichever is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
+    except OSError:
+        own = "/"
+    folder = Path("/sys/fs/cgroup") / own.lstrip("/")
+    for place in (folder, *folder.parents):
+        try:
+            limits.append(int((place / "memory.max").read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return min(limits)

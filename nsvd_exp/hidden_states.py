@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class HiddenStates:
         if self.device.type == "cpu":
             yield from (self.get(*bound) for bound in bounds)
             return
-        work, copies = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        work, copies = torch.cuda.current_stream(self.device), _copy_stream(self.device)
 
         def fetch(bound: tuple[int, int]) -> Tensor:
             copies.wait_stream(work)  # an earlier block has put these rows
@@ -71,9 +72,18 @@ class HiddenStates:
             yield part
 
 
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    # Always the same one: torch keeps the memory that was used on a stream for that stream.
+    return torch.cuda.Stream(device)
+
+
 def _in_file(size: int, dtype: torch.dtype, folder: Path) -> Tensor:
     """A flat tensor of `size` bytes, mapped from a file that nothing but it holds."""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".hidden.")
+    try:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".hidden.")
+    except OSError as error:
+        raise NsvdError(f"cache_dir={folder} cannot be written to: {error}") from None
     try:
         # Now, because a mapped file that meets a full disk later on kills the process.
         os.posix_fallocate(handle, 0, size)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout
@@ -71,6 +73,26 @@ def hold_until_exit(path: Path) -> FileLock:
     lock = FileLock(path)
     _acquire(lock, timeout=0)
     return lock
+
+
+class ScratchFolder:
+    """A folder that goes with this object; or, once its process is dead, with the next such object.
+
+    Args:
+        parent: where it stands.
+        prefix: of its name, and of those whose process is dead.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    def __init__(self, parent: Path, prefix: str) -> None:
+        for lock in parent.glob(f"{prefix}*/.lock"):
+            if not held_by_another(lock):
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        self._folder = TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True)
+        self.path = Path(self._folder.name)
+        self._lock = hold_until_exit(self.path / ".lock")
 
 
 def whoami() -> dict[str, Any]:

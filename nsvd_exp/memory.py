@@ -13,12 +13,15 @@ from nsvd_exp.layers import decoder_blocks
 
 # Of a GPU's free memory, the part that a batch may fill: what it needs is only estimated.
 FREE_PART = 0.8
+SAID = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch found no memory: on a CPU it says so in the text of a RuntimeError alone."""
+    """Whether torch found no memory: on a CPU, and from CUDA's libraries, it says so in the text of
+    a RuntimeError alone."""
     known = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
-    return known or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in SAID)
+    return known or said
 
 
 @contextmanager

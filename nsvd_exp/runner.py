@@ -224,25 +224,32 @@ class _Work:
         compressor = None
         if plan.config.method.compresses:
             compressor = self._compressor(loaded, layers)
-        parts, problem = self._windows_of_all(loaded, texts)
+        parts, missing = self._windows_of_all(loaded, texts)
+        problems: list[NsvdError] = []
         table: list[dict[str, Any]] = []
         if parts:
             ids = torch.cat([tokens.ids for _, tokens in parts])
             dtype = getattr(torch, plan.evaluation_dtype)
             within = self._within_blocks(streamed, layers, compressor, table)
             progress = self.observer.progress("evaluate")
+            before = self.stopwatch.seconds.get("evaluate", 0.0)
             with self.stopwatch("evaluate"):
-                start = time.perf_counter()
                 nll = window_nll_streamed(streamed, ids, dtype, within, evaluation.batch, progress)
-                seconds = time.perf_counter() - start
+            seconds = self.stopwatch.seconds["evaluate"] - before
             if compressor is not None:
                 self._tell_layers(table, loaded)
             for number, tokens in parts:
                 own, nll = nll[: len(tokens.ids)], nll[len(tokens.ids) :]
-                share = seconds * len(own) / len(ids)
-                self._keep(self._number(number, tokens, own, share))
-        if problem is not None:
-            raise problem
+                try:
+                    measured = self._number(number, tokens, own, seconds * len(own) / len(ids))
+                except NsvdError as error:  # the datasets after it have their numbers all the same
+                    problems.append(error)
+                else:
+                    self._keep(measured)
+        if missing is not None:
+            problems.append(missing)
+        if problems:
+            raise problems[0]
 
     def _windows_of_all(
         self, loaded: LoadedModel, texts: dict[str, str]

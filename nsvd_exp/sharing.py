@@ -65,7 +65,7 @@ def basis_group(plan: Resolved) -> BasisGroup:
     """The group of bases that a cell of this plan uses; its method compresses."""
     metric = metric_identity(plan.config.method)
     calibration = None if plan.calibration is None else plan.calibration.identity
-    model = {"model": plan.model.identity, "dtype": plan.dtype}
+    model = _model(plan)
     of_metric = None if metric == {"metric": UNCALIBRATED} else calibration
     version = {"decompose": STAGE_VERSIONS["decompose"], "format": FORMAT}
     identity = {**model, **metric, "calibration": of_metric, "version": version}
@@ -77,7 +77,16 @@ def basis_group(plan: Resolved) -> BasisGroup:
     if of_metric is not None:
         about["calibration"] = calibration_title(plan.config.calibration)
     known = None if calibration is None else digest(calibration)
-    return BasisGroup(digest(model), known, digest(identity)[:32], about)
+    return BasisGroup(model_identity(plan), known, digest(identity)[:32], about)
+
+
+def model_identity(plan: Resolved) -> str:
+    """The key of the model that bases are of, as `BasisGroup.model`."""
+    return digest(_model(plan))
+
+
+def _model(plan: Resolved) -> dict[str, Any]:
+    return {"model": plan.model.identity, "dtype": plan.dtype}
 
 
 def grid_order(configs: Sequence[Config]) -> list[int]:

@@ -12,13 +12,12 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from nsvd_exp.bases import Bases
+from nsvd_exp.bases import Bases, memory
 from nsvd_exp.cache import STATISTICS, Cache, cache_at
 from nsvd_exp.calibration import calibrate
 from nsvd_exp.cells import (
@@ -31,11 +30,11 @@ from nsvd_exp.data import Tokens, calibration_samples, text_of, windows
 from nsvd_exp.devices import gpus_of
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.fingerprint import digest
-from nsvd_exp.locks import hold
+from nsvd_exp.locks import ScratchFolder, hold
 from nsvd_exp.memory import is_out_of_memory
 from nsvd_exp.models import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.progress import Observer, Progress
-from nsvd_exp.sharing import basis_group
+from nsvd_exp.sharing import basis_group, model_identity
 from nsvd_exp.statistics_file import DAMAGED, Calibration
 from nsvd_exp.store import write_atomically
 from nsvd_exp.streamed import StreamedModel, calibrate_streamed
@@ -72,14 +71,15 @@ _too_large: set[str] = set()
 def load(plan: Resolved) -> LoadedModel:
     """The dense model of the plan, which stays loaded until another one is asked for."""
     global _loaded
-    memory = "streamed" if is_streamed(plan) else "resident"
-    key = f"{memory} {_model_key(plan)}"
+    place = "streamed" if is_streamed(plan) else "resident"
+    key = f"{place} {_model_key(plan)}"
     if _loaded is None or _loaded.key != key:
         release_model()
+        memory.drop_other_models(model_identity(plan))
         if plan.calibration is None or not _is_last(plan.calibration):
             release_calibration()
         config = plan.config.model
-        streamed = _streamed(plan) if memory == "streamed" else None
+        streamed = _streamed(plan) if place == "streamed" else None
         model = (
             streamed.model if streamed else load_model(plan.model, config, plan.dtype, plan.device)
         )
@@ -91,9 +91,9 @@ def _streamed(plan: Resolved) -> StreamedModel:
     """The model of the plan, on the first of its GPUs."""
     place = next(iter(gpus_of(plan.device)), "cpu")
     make_cache_dir(plan)
-    resaved = TemporaryDirectory(dir=plan.cache_dir, prefix=".weights.")
-    model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, Path(resaved.name))
-    return StreamedModel(model, weights, torch.device(place), plan.cache_dir, resaved)
+    own = ScratchFolder(plan.cache_dir, ".streamed.")
+    model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, own.path)
+    return StreamedModel(model, weights, torch.device(place), plan.cache_dir, own)
 
 
 def _model_key(plan: Resolved) -> str:
@@ -102,8 +102,8 @@ def _model_key(plan: Resolved) -> str:
 
 def is_streamed(plan: Resolved) -> bool:
     """Whether one block of the model is in memory at a time."""
-    memory = plan.config.memory
-    return memory == "streamed" or (memory == "auto" and _model_key(plan) in _too_large)
+    asked = plan.config.memory
+    return asked == "streamed" or (asked == "auto" and _model_key(plan) in _too_large)
 
 
 def with_fallback(plan: Resolved, work: Callable[[], T]) -> T:
@@ -127,12 +127,15 @@ def with_fallback(plan: Resolved, work: Callable[[], T]) -> T:
     log.warning("%s: going on with memory=streamed", problem)
     _too_large.add(_model_key(plan))
     release_model()
+    memory.clear()
     return with_fallback(plan, work)
 
 
 def release_model() -> None:
     """Forget the loaded model and give its memory back."""
     global _loaded
+    if _loaded is not None and _loaded.streamed is not None:
+        release_calibration()  # which may stand in a file that goes with the model
     _loaded = None
     gc.collect()
     if torch.cuda.is_available():
@@ -297,13 +300,13 @@ class _CalibrationPass:
         return self.plan.config.calibration.batch, self.observer.progress("calibrate")
 
 
-def make_cache_dir(plan: Resolved, part: str = "") -> Path:
-    """`cache_dir`, or a folder in it, which is there now.
+def make_cache_dir(plan: Resolved) -> Path:
+    """`cache_dir`, which is there now.
 
     Raises:
         NsvdError: it cannot be made.
     """
-    folder = plan.cache_dir / part
+    folder = plan.cache_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

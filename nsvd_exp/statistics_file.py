@@ -7,6 +7,8 @@ need not be, so the writer here leaves room for the header and fills it in at th
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,9 @@ from nsvd_exp.store import write_atomically
 DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
 # Of the file; raise it when what stands in it changes.
-FORMAT = "3"
+FORMAT = "4"
 ALIGNMENT = 8  # bytes, of a float64
+CHUNK = 2**24  # bytes that are read at a time
 
 
 class StatisticsWriter:
@@ -48,7 +51,7 @@ class StatisticsWriter:
         """Forget what was added so far."""
         self._header: dict[str, Any] = {}
         self._leaders: dict[str, str] = {}
-        self._offset = 0
+        self._offset = self._checksum = 0
         self._file.truncate(0)
         self._file.seek(8 + self._room)
 
@@ -76,7 +79,9 @@ class StatisticsWriter:
             "shape": list(tensor.shape),
             "data_offsets": [self._offset, end],
         }
-        tensor.contiguous().numpy().tofile(self._file)
+        content = tensor.contiguous().numpy()
+        content.tofile(self._file)
+        self._checksum = zlib.crc32(content.data, self._checksum)
         self._offset = end
         if end % ALIGNMENT:
             self._write(f"{name}/pad", torch.zeros(-end % ALIGNMENT, dtype=torch.uint8))
@@ -84,7 +89,7 @@ class StatisticsWriter:
     def finish(self, record: Mapping[str, Any]) -> None:
         """Write the header, with what to say about the tokens."""
         metadata = {"layers": json.dumps(self._leaders), "record": json.dumps(record)}
-        metadata["format"] = FORMAT
+        metadata |= {"format": FORMAT, "checksum": str(self._checksum)}
         header = json.dumps({"__metadata__": metadata, **self._header}).encode()
         if len(header) > self._room:
             raise ValueError(f"a header of {len(header)} bytes, with room for {self._room}")
@@ -166,4 +171,16 @@ class Calibration:
             lacking = {f"{leader}/gram" for leader in leaders.values()} - set(file.keys())
         if lacking:
             raise ValueError(f"it lacks {min(lacking)}")
+        if str(_checksum(path)) != metadata["checksum"]:
+            raise ValueError("its checksum is another")
         return cls(StoredStatistics(path, leaders), record)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of what follows the header of a safetensors file."""
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(int.from_bytes(file.read(8), "little"), os.SEEK_CUR)
+        while part := file.read(CHUNK):
+            checksum = zlib.crc32(part, checksum)
+    return checksum

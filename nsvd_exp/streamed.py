@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from nsvd_exp.chain import BlockChain, Call
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.hidden_states import HiddenStates
 from nsvd_exp.layers import is_finite
+from nsvd_exp.locks import ScratchFolder
 from nsvd_exp.models import to_dtype
 from nsvd_exp.perplexity import in_batches, positions_at_once, window_losses
 from nsvd_exp.progress import Progress
@@ -37,7 +37,7 @@ class StreamedModel:
         weights: by name of the parameter; read anew by each look.
         device: where blocks are brought to.
         folder: where hidden states that the host has no room for may stand.
-        resaved: for what of the weights had to be written anew, and `scratch`; goes with this.
+        own: for what of the weights had to be written anew, and `scratch`; goes with this.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class StreamedModel:
         weights: Mapping[str, Tensor],
         device: torch.device,
         folder: Path,
-        resaved: TemporaryDirectory[str] | None = None,
+        own: ScratchFolder | None = None,
     ) -> None:
         self.model, self.device, self.folder = model, device, folder
         self.chain = BlockChain(model)
-        self._weights, self._resaved = weights, resaved
+        self._weights, self._own = weights, own
         self._sound: set[str] = set()
         for module in model.modules():  # few and small: rotary frequencies, scales
             for name, buffer in module.named_buffers(recurse=False):
@@ -59,8 +59,8 @@ class StreamedModel:
     @property
     def scratch(self) -> Path:
         """A file for what is needed as long as this object; goes with it."""
-        assert self._resaved is not None
-        return Path(self._resaved.name) / "statistics.safetensors"
+        assert self._own is not None
+        return self._own.path / "statistics.safetensors"
 
     def block_of(self, index: int, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
         """Those of `layers` that are in this block."""

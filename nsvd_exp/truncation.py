@@ -97,9 +97,19 @@ class Basis:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors it holds, with the products of stage two whether or not made yet."""
-        tensors = [self.U, self.coordinates, self.energy, *self._activation.values()]
-        tensors += [t for second in self._second.values() for t in (second.left, second.right)]
-        return sum(t.nbytes for t in tensors) + len(self.energy) ** 2 * self.U.itemsize
+        tensors = [self.U, self.coordinates, self.energy, *list(self._activation.values())]
+        bases = sum(t.nbytes for t in tensors) + len(self.energy) ** 2 * self.U.itemsize
+        return bases + self._second_bytes()
+
+    def _second_bytes(self) -> int:
+        stages = list(self._second.values())  # at once: another thread may be adding one
+        return sum(stage.left.nbytes + stage.right.nbytes for stage in stages)
+
+    def forget_second_stages(self) -> int:
+        """Let go of what was made for single ranks; the bytes that are free then."""
+        size = self._second_bytes()
+        self._second.clear()
+        return size
 
     def weight_energy(self) -> Tensor:
         """(r,): what of ||W||_F² lies in each direction."""

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The paper's tables on a Slurm cluster: one array task a preset, one GPU each, one shared results_dir.
 #
-#   sbatch sweeps/slurm.sh results_dir=/shared/nsvd                       # from the repository's root
-#   sbatch --array=4 --mem=128G sweeps/slurm.sh results_dir=/shared/nsvd  # one of them
-#   python -m nsvd_exp.report /shared/nsvd                                # when they are done
+#   sbatch sweeps/slurm.sh results_dir=/scratch/nsvd                       # from the repository's root
+#   sbatch --array=4 --mem=128G sweeps/slurm.sh results_dir=/scratch/nsvd  # one of them
+#   python -m nsvd_exp.report /scratch/nsvd                                # when they are done
 #
 # Tasks share cells and calibration statistics: who comes second waits, and finds them done. Submitting
 # again does what is missing. Memory and hours are in the presets' headers; --mem is for the statistics

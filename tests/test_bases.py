@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import resource
 import signal
@@ -17,14 +18,19 @@ import torch
 from conftest import compose, new_process, random_inputs, random_weight, statistics_of
 from test_methods import METHODS
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nsvd_exp import methods
+from nsvd_exp import bases, methods
 from nsvd_exp.bases import Bases, load, memory, save
+from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
 from nsvd_exp.cache import BASES, Cache
+from nsvd_exp.calibration import calibrate
 from nsvd_exp.cells import plan_cell
-from nsvd_exp.compress import compress
+from nsvd_exp.compress import compress, ranks_for
+from nsvd_exp.layers import find_linears, replaced
 from nsvd_exp.linalg import leading_eigenvectors, relative_loss
 from nsvd_exp.methods import WHITENINGS, Method, Statistics, whitening_named
+from nsvd_exp.perplexity import window_nll
 from nsvd_exp.schema import MethodConfig
 from nsvd_exp.sharing import METRICS, BasisGroup, basis_group, metric_identity
 from nsvd_exp.truncation import Basis
@@ -128,6 +134,58 @@ def test_held_in_float32_a_basis_is_as_good(name: str) -> None:
         strict=True,
     ):
         torch.testing.assert_close(other[0] @ other[1], one[0] @ one[1], rtol=1e-5, atol=1e-5)
+
+
+def bundled_rows(split: str) -> Tensor:
+    """Token ids (8, 256) of the bundled text."""
+    lines = (TEXT_DIR / "wikitext2" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    text = "\n\n".join(json.loads(line)["text"] for line in lines[:200])
+    ids = AutoTokenizer.from_pretrained(MODEL_DIR)(text).input_ids
+    return torch.tensor(ids[: 8 * 256]).view(8, 256)
+
+
+@pytest.mark.parametrize("name", ["svd", "asvd_i", "nsvd_i", "nid_i"])
+def test_held_in_float32_the_bundled_model_loses_what_it_loses_in_float64(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=torch.float32).eval()
+    samples, windows = (bundled_rows(split) for split in ("train", "test"))
+    layers = find_linears(model, [])
+    statistics = calibrate(model, layers, samples)
+    tables, losses = [], []
+    for held in (torch.float32, torch.float64):
+        monkeypatch.setattr(bases, "STORED", held)
+        new_process()
+        method, ranks = method_named(name), ranks_for(layers, 0.3)
+        made, table = compress(
+            layers, ranks, method, 0.95, statistics, torch.float32, None, Bases(group())
+        )
+        with replaced(model, made):
+            losses.append(sum(window_nll(model, windows)) / (8 * 255))
+        tables.append(table)
+    for ours, exact in zip(*tables, strict=True):
+        for loss in ("weight_loss", "activation_loss", "discarded_energy"):
+            assert ours[loss] == pytest.approx(exact[loss], rel=1e-8)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-7)
+
+
+def test_second_stages_stay_within_the_memory_that_bases_may_take() -> None:
+    def cell(k1: float, limit: int | None = None) -> int:
+        layers = layers_of()
+        method = method_named("nsvd_i")
+        made = Bases(group(), None, limit)
+        before = sum(held.basis.nbytes for held in memory._held.values())
+        compress(layers, RANKS, method, k1, STATISTICS, torch.float32, None, made)
+        return before
+
+    new_process()
+    cell(0.2)
+    empty = sum(h.basis.nbytes - h.basis._second_bytes() for h in memory._held.values())
+    grown = [cell(k1) for k1 in (0.3, 0.4, 0.5, 0.6)]
+    assert grown == sorted(grown)
+    assert len(set(grown)) == len(grown)
+    assert cell(0.7, limit=empty) == empty
+    assert len(memory._held) == len(NAMES)  # the bases themselves stay
 
 
 @every_method

@@ -277,10 +277,16 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
     assert len({id(s) for s in held}) == len({id(s) for s in statistics.values()})
 
 
-def test_a_damaged_file_is_told_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "one byte"])
+def test_a_damaged_file_is_told_apart(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "s.safetensors"
     model = make_model("llama")
     Calibration(calibrate(model, find_linears(model, []), token_ids()), {}).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[-100] ^= 1
+    path.write_bytes(content)
     with pytest.raises(DAMAGED):
         Calibration.load(path)

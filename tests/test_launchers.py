@@ -15,10 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra.types import HydraContext
 from test_cli import cells_of, command, run_main
 
+from nsvd_exp.devices import memory_for_bases
 from nsvd_exp.launchers import local, ray, slurm, task
+from nsvd_exp.schema import conf_dir, register
 
 Settings = Callable[..., list[str]]
 SCRIPTS = Path(__file__).resolve().parent / "slurm"
@@ -258,6 +262,29 @@ def test_a_cell_on_ray_gets_a_gpu_and_its_share_of_the_cpus() -> None:
     assert ray.share_of([head, box, {"CPU": 32.0, "GPU": 4.0}]) == (1, 8)
     assert ray.share_of([{"CPU": 16.0}]) == (0, 8)
     assert ray.share_of([{"CPU": 1.0}, {"memory": 1e9}]) == (0, 1)
+
+
+def test_a_cell_on_ray_gets_its_share_of_the_memory() -> None:
+    large, small = {"CPU": 96.0, "memory": 960e9}, {"CPU": 8.0, "memory": 16e9}
+    assert ray.memory_of([large], 12) == pytest.approx(120e9)
+    assert ray.memory_of([large, small, {"GPU": 1.0}], 12) == pytest.approx(16e9)
+
+
+def test_bases_of_all_processes_take_no_more_than_those_of_one(settings: Settings) -> None:
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        tasks = [
+            task.Task(
+                hydra.compose("config", [*settings(), *more], return_hydra_config=True),
+                lambda _: None,
+                HydraContext(None, None),  # type: ignore[arg-type]
+                "/",
+            )
+            for more in ([], ["cache.memory_gb=3"])
+        ]
+    task.bound_bases(tasks, memory_for_bases(8))
+    assert tasks[0].config.cache.memory_gb == pytest.approx(memory_for_bases() / 8e9, abs=1e-3)
+    assert tasks[1].config.cache.memory_gb == 3
 
 
 @pytest.mark.parametrize(

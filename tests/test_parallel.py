@@ -117,6 +117,29 @@ def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
     assert len(begun) < len(many)
 
 
+def test_where_memory_runs_out_the_others_follow_one_by_one(
+    three_at_a_time: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(name: str, _: nn.Linear) -> str:
+        alone = threading.current_thread() is threading.main_thread()
+        if name != "layer0" and not alone:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return f"{name} alone" if alone else name
+
+    caplog.set_level("INFO", "nsvd_exp")
+    first, *others = made()
+    assert list(each_layer(work, made())) == [first, *(f"{name} alone" for name in others)]
+    assert "one by one" in caplog.text
+
+
+def test_memory_that_runs_out_for_one_alone_is_an_error(three_at_a_time: None) -> None:
+    def work(name: str, _: nn.Linear) -> str:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        list(each_layer(work, made()))
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "count"), [(0.1, 1), (1, 1), (10, 2), (12, 2), (20, 4), (100, MOST)]
 )

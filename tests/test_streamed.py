@@ -6,6 +6,9 @@ import errno
 import importlib.util
 import json
 import logging
+import math
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from nsvd_exp.calibration import GramAccumulator, calibrate
 from nsvd_exp.cells import plan_cell
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.layers import find_linears
+from nsvd_exp.locks import ScratchFolder
 from nsvd_exp.models import load_streamed
 from nsvd_exp.perplexity import window_nll
 from nsvd_exp.runner import run_cell
@@ -340,6 +344,59 @@ def test_too_little_even_for_a_block_fails_that_cell_alone(
     assert "one block at a time is still too much" in result["error"]["message"]
     assert result["datasets"] == {}
     assert run(*arguments)["status"] == "done"
+
+
+def test_after_a_failed_cell_the_next_one_has_its_calibration(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `cache.keep=none` the statistics stand in a file that goes with the model."""
+    arguments = [*settings(), "method=asvd_i", "memory=streamed", "cache.keep=none"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "window_nll_streamed", lambda *_: 1 / 0)
+        assert run(*arguments)["status"] == "failed"
+    result = run_cell(plan_cell(compose(*arguments, "ratio=0.4")))
+    assert result["status"] == "done", result["error"]
+
+
+def test_a_loss_that_is_not_finite_costs_its_own_dataset(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*settings(), "method=asvd_i", "memory=streamed", *BATCHES]
+    expected = losses(run(*arguments, elsewhere(arguments)))
+    first, *others = expected
+
+    def broken(*given: Any) -> list[float]:
+        return [math.nan, *window_nll_streamed(*given)[1:]]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "window_nll_streamed", broken)
+        result = run(*arguments)
+    assert result["status"] == "failed"
+    assert result["error"]["message"].startswith(f"dataset {first}: ")
+    assert losses(result) == {name: expected[name] for name in others}
+    assert losses(run(*arguments))[first] == expected[first]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from nsvd_exp.locks import ScratchFolder;"
+        "own = ScratchFolder(Path(sys.argv[1]), '.streamed.');"
+        "(own.path / 'weights').write_text('w'); print(own.path, flush=True);"
+        "sys.stdin.read(); os.kill(os.getpid(), 9)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    theirs = Path(process.stdout.readline().strip())
+    living = ScratchFolder(tmp_path, ".streamed.")
+    assert (theirs / "weights").exists()
+    process.stdin.close()
+    assert process.wait(60) == -signal.SIGKILL
+    after = ScratchFolder(tmp_path, ".streamed.")
+    assert sorted(tmp_path.iterdir()) == sorted([living.path, after.path])
 
 
 def test_similarity_goes_on_streamed_where_memory_runs_out(

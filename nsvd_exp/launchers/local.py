@@ -18,9 +18,9 @@ from queue import SimpleQueue
 
 from hydra.core.utils import JobReturn
 
-from nsvd_exp.devices import cuda_devices
+from nsvd_exp.devices import cuda_devices, memory_for_bases
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.launchers.task import Ended, Task, how_it_ended, lost, run_quietly
+from nsvd_exp.launchers.task import Ended, Task, bound_bases, how_it_ended, lost, run_quietly
 
 PROCESSES_WITHOUT_GPU = 2
 
@@ -95,6 +95,7 @@ def run(tasks: Sequence[Task], n_jobs: int | None) -> Ended:
         NsvdError: a task asks for a GPU by its number.
     """
     workers = [Worker(e) for e in environments(n_jobs, _gpus(tasks), _cores(), len(tasks))]
+    bound_bases(tasks, memory_for_bases(len(workers)))
     free: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
         free.put(worker)

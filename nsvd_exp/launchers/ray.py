@@ -7,8 +7,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nsvd_exp.devices import SHARE_OF_BASES
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.launchers.task import Ended, Task, lost, require, run_quietly
+from nsvd_exp.launchers.task import Ended, Task, bound_bases, lost, require, run_quietly
 
 CELLS_A_NODE_WITHOUT_GPU = 2
 
@@ -49,12 +50,15 @@ def run(
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise NsvdError(f"hydra.launcher.address={address}: {error}") from None
     try:
-        gpus, cpus = share_of([node["Resources"] for node in ray.nodes() if node["Alive"]])
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus, cpus = share_of(nodes)
+        asked = cpus if num_cpus is None else num_cpus
         remote = ray.remote(run_quietly).options(
             num_gpus=gpus if num_gpus is None else num_gpus,
-            num_cpus=cpus if num_cpus is None else num_cpus,
+            num_cpus=asked,
             max_retries=0,  # what killed a process once may kill it again
         )
+        bound_bases(tasks, int(SHARE_OF_BASES * memory_of(nodes, asked)))
         waiting = {remote.remote(task): task for task in tasks}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -79,6 +83,18 @@ def _check_answers(address: str) -> None:
         raise NsvdError(
             f"hydra.launcher.address={address}: no Ray answers there: {error}"
         ) from None
+
+
+def memory_of(nodes: Sequence[Mapping[str, float]], cpus: float) -> float:
+    """Bytes of a cell: the part of a node's `memory` that its CPUs are of the node's.
+
+    Args:
+        nodes: as for `share_of`.
+        cpus: of a cell.
+    """
+    return min(
+        n["memory"] * min(cpus / n["CPU"], 1.0) for n in nodes if n.keys() >= {"CPU", "memory"}
+    )
 
 
 def share_of(nodes: Sequence[Mapping[str, float]]) -> tuple[int, int]:

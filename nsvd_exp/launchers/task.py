@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,14 @@ def run_task(task: Task) -> JobReturn:
     return run_job(
         task.function, task.composed, "hydra.sweep.dir", "hydra.sweep.subdir", task.context
     )
+
+
+def bound_bases(tasks: Iterable[Task], limit: int) -> None:
+    """Hold each job's bases to so many bytes, if nothing else was typed: others run beside it."""
+    for task in tasks:
+        if task.composed.cache.memory_gb is None:
+            with read_write(task.composed):
+                task.composed.cache.memory_gb = round(limit / 1e9, 3)
 
 
 def run_quietly(task: Task) -> JobReturn:
