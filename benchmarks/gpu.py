@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py                   # at most 8 minutes
     python benchmarks/gpu.py --deadline 200    # says what did not fit
-    python benchmarks/gpu.py --quick           # a small model, on a CPU too: that it runs
+    python benchmarks/gpu.py --quick           # a small model, on the CPU: that it runs
 
 The limit is a plain matrix product, measured in the same run: in the model's own precision for
 calibration and evaluation, in float64 for the decomposition. Counted is the work that the stage

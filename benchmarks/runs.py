@@ -49,8 +49,7 @@ class Run:
         sums = dict.fromkeys(STAGES, 0.0)
         for result in self.results:
             for name, seconds in result["seconds"].items():
-                # A stage of another name prepares the decomposition (bases that cells share).
-                sums[name if name in STAGES else "decompose"] += seconds
+                sums[name] += seconds
         return sums | {"rest": self.cost.seconds - sum(sums.values())}
 
     def only(self) -> Result:

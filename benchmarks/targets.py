@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import streamed
 import torch
 import transformers
 from made import Size
@@ -74,10 +73,10 @@ def grid_over_evaluation(
 def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = RATIOS) -> Figure:
     """Decomposing for 5 ratios x six methods, over `solver=paper` cell by cell: how much faster.
 
-    The stored seconds of the stage `decompose` (with what prepares it), summed over the 30 cells of
-    a grid. `solver=paper` factorises each cell on its own: factor, SVD, inverse. The model has one
-    layer: every layer's weights have the same seven shapes, so the ratio is that of any depth, and
-    all 30 cells can be measured. Both sides make the layer table (losses) of every cell.
+    The stored seconds of the stage `decompose`, summed over the 30 cells of a grid. `solver=paper`
+    factorises each cell on its own: factor, SVD, inverse. The model has one layer: every layer's
+    weights have the same seven shapes, so the ratio is that of any depth, and all 30 cells can be
+    measured. Both sides make the layer table (losses) of every cell.
 
     asvd_ii and nsvd_ii have the output bases of asvd_i and nsvd_i, and come free where bases are
     shared. How much that is: the same without the two on both sides.
@@ -104,12 +103,7 @@ def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = RATIOS) -> 
 
 
 def _decompose(results: Sequence[dict[str, Any]]) -> float:
-    return sum(
-        seconds
-        for result in results
-        for stage, seconds in result["seconds"].items()
-        if stage not in ("load", "calibrate", "evaluate")
-    )
+    return sum(result["seconds"].get("decompose", 0.0) for result in results)
 
 
 def one_cell_over_paper(
@@ -201,21 +195,17 @@ def second_run_over_empty_jobs(bench: Bench, grid: Run, repeat: int, *more: str)
 
 
 def streamed_bytes(quick: bool) -> Figure:
-    """`memory=streamed`: tensor bytes above the baseline, over what calibration cannot do without.
+    """`memory=streamed`: bytes above the baseline, over what calibration cannot do without.
 
-    Measured by `streamed.py`: the peak above the post-import baseline, over one block, its
-    statistics and the hidden states, for a calibration of 16 x 512 tokens.
+    Measured by `streamed.py`: the peak resident memory above the post-import baseline, over one
+    block, its statistics and the hidden states, for a calibration of 16 x 512 tokens.
     """
     name = "streamed: bytes / (one block + its statistics + hidden states)"
-    # OPTIONAL: a script of its own; the figure is not measured where it is not there.
-    if importlib.util.find_spec("streamed") is None:
-        return Figure(name, None, 1.2, True, "there is no benchmarks/streamed.py")
     if quick:
         return Figure(name, None, 1.2, True, "not with --quick: streamed.py is a minute of its own")
-    script = importlib.import_module("streamed")
-    shape = script.Shape()
+    shape = streamed.Shape()
     note = f"{shape.blocks} blocks of hidden size {shape.hidden}, {shape.samples} x {shape.length}"
-    return Figure(name, script.measure(shape)["streamed"], 1.2, True, f"{note} tokens")
+    return Figure(name, streamed.measure(shape)["streamed"], 1.2, True, f"{note} tokens")
 
 
 def growth(sizes: Sequence[int], repeat: int) -> Figure:

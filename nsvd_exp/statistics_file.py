@@ -100,8 +100,8 @@ class StatisticsWriter:
 class StoredStatistics(Mapping[str, Statistics]):
     """Statistics in a file, by layer: each is read when it is asked for, and held by nobody.
 
-    A file's tensors are mapped into memory, so that of a Gram matrix that nobody looks at no byte
-    is read. Layers with the same input have the same object, as long as somebody holds it.
+    A file's tensors are mapped into memory, so that a Gram matrix that nobody looks at takes none.
+    Layers with the same input have the same object, as long as somebody holds it.
     """
 
     def __init__(self, path: Path, leaders: Mapping[str, str]) -> None:

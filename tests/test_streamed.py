@@ -218,6 +218,14 @@ def test_no_room_for_hidden_states_is_one_message(
     assert not list(folder.glob(".hidden*"))
 
 
+def test_a_folder_that_hidden_states_cannot_be_written_to_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
+    with pytest.raises(NsvdError, match=r"cache_dir=\S+gone cannot be written to"):
+        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), tmp_path / "gone")
+
+
 def resident_pages() -> int:
     """Bytes of files that this process has in memory."""
     status = Path("/proc/self/status").read_text().splitlines()
