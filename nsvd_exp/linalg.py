@@ -149,9 +149,9 @@ def leading_eigenvectors(B: Tensor, k: int) -> Tensor:
     """(s, k): the k leading eigenvectors of the symmetric B (s, s), leading first.
 
     On a CPU by LAPACK's syevr, which turns back only the vectors that are asked for: the same
-    tridiagonal form as all of them need, hence as exact, in half the time on one thread for k / s
-    of a few hundredths (`benchmarks/linalg.py`). From a third of them on, and on CUDA, where nothing else
-    has been measured, all of them, in float64.
+    tridiagonal form as all of them need, hence as exact, and half the time on one thread for k / s
+    of a few hundredths (`benchmarks/linalg.py`). From a third of them on, and on CUDA, where
+    nothing else has been measured, all of them, in float64.
     """
     s = len(B)
     if B.is_cuda or 3 * k > s:
