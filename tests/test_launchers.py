@@ -138,9 +138,12 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], sec
 @contextmanager
 def started(arguments: list[str], pid: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command and the process of its fragile cell, which waits to be killed."""
+    # What a shell has started in the background ignores SIGINT, and hands that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
     try:
         wait_until(pid.exists, process, 120)
         yield process, int(pid.read_text())
