@@ -36,6 +36,7 @@ def each_layer(work: Callable[[str, nn.Linear], T], layers: Mapping[str, nn.Line
             for result in _at_once(work, items, count):
                 done += 1
                 yield result
+            return
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

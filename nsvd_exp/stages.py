@@ -244,7 +244,7 @@ def _kept_calibration(plan: Resolved, key: str, work: _CalibrationPass) -> Calib
         calibration = work.in_memory()
         kept = cache.write(STATISTICS, path, calibration.nbytes, calibration.save)
     # Read back: the memory of the sums themselves is free for the evaluation then.
-    return Calibration.load(path) if kept else calibration
+    return Calibration.load(path, check=False) if kept else calibration
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class _CalibrationPass:
                 f"calibration statistics cannot be kept in {path.parent} ({error}), and with "
                 "memory=streamed there is no other place for them: give another cache_dir"
             ) from None
-        return Calibration.load(path)
+        return Calibration.load(path, check=False)
 
     def _samples(self) -> Tokens:
         log.info("calibrating on %s", calibration_title(self.plan.config.calibration))

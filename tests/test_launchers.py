@@ -158,10 +158,15 @@ def is_alive(pid: int) -> bool:
 
 def calibrations(arguments: list[str]) -> int:
     """How often the statistics were made, by the logs of all jobs."""
+    return sum(log.count("calibrating on") for log in of_all_jobs(arguments, "log.txt"))
+
+
+def of_all_jobs(arguments: list[str], name: str) -> list[str]:
+    """What stands in this file of each job's folder."""
     results = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
-    logs = [path.read_text() for path in Path(results).glob("hydra/*/*/log.txt")]
-    assert len(logs) >= 12
-    return sum(log.count("calibrating on") for log in logs)
+    found = [path.read_text() for path in Path(results).glob(f"hydra/*/*/{name}")]
+    assert len(found) >= 12
+    return found
 
 
 DEATHS = {
@@ -195,6 +200,9 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     assert "1 done, 11 skipped" in again.stdout
     assert [r["status"] for r in cells_of(arguments)] == ["done"] * 12
     assert calibrations(arguments) == 1
+    # A job of Slurm has memory of its own; the others share that of the machine.
+    configs = of_all_jobs(arguments, ".hydra/config.yaml")
+    assert {"memory_gb: null" in config for config in configs} == {engine == "slurm"}
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
