@@ -8,7 +8,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from nsvd_exp.schema import conf_dir, register
+from nsvd_exp.config.files import conf_dir, register
 
 BARE = [
     "hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper",

@@ -27,15 +27,15 @@ from made import LLAMA_7B, Size, on_device
 from measure import RESULTS, TARGET_HEADINGS, Figure, Machine, Sheet, keep, seconds_of, show
 from torch import Tensor, nn
 
-from nsvd_exp.bases import Bases, memory
-from nsvd_exp.calibration import calibrate
-from nsvd_exp.compress import compress, ranks_for
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import LowRankLinear, decoder_blocks, find_linears, replaced
-from nsvd_exp.linalg import split_rank
-from nsvd_exp.methods import Method, Statistics, whitening_named
-from nsvd_exp.perplexity import window_nll
-from nsvd_exp.sharing import METRICS, BasisGroup
+from nsvd_exp.experiment.bases import Bases, memory
+from nsvd_exp.experiment.order import METRICS, BasisGroup
+from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.methods.linalg import split_rank
+from nsvd_exp.models.layers import LowRankLinear, decoder_blocks, find_linears, replaced
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.evaluate import window_nll
 
 RATIOS, K1 = (0.1, 0.2, 0.3, 0.4, 0.5), 0.95
 METHODS = {

@@ -17,8 +17,8 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from nsvd_exp.calibration import PANEL, GramAccumulator, MeanAccumulator, calibrate, product
-from nsvd_exp.layers import find_linears
+from nsvd_exp.models.layers import find_linears
+from nsvd_exp.pipeline.calibrate import PANEL, GramAccumulator, MeanAccumulator, calibrate, product
 
 WIDTHS = (512, 1376, 2048, 4096, 5504)
 

@@ -42,7 +42,7 @@ from made import LLAMA_7B, Size
 from measure import RESULTS, TARGET_HEADINGS, Figure, Machine, Sheet, keep, show
 from runs import STAGES, Bench, Passes, Run, median_run
 
-from nsvd_exp.devices import resolve_device
+from nsvd_exp.models.devices import resolve_device
 
 TABLE1 = ("experiment=table1", "model=tiny")
 CELL = ("model=tiny", "ratio=0.3", "k1=0.95", "report=false")

@@ -23,16 +23,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from nsvd_exp.bases import Bases, memory
-from nsvd_exp.linalg import (
+from nsvd_exp.experiment.bases import Bases, memory
+from nsvd_exp.experiment.order import METRICS, BasisGroup
+from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.methods.linalg import (
     interpolative,
     leading_eigenvectors,
     rank_for_ratio,
     relative_loss,
     split_rank,
 )
-from nsvd_exp.methods import Method, Statistics, whitening_named
-from nsvd_exp.sharing import METRICS, BasisGroup
 
 METHODS = {
     "svd": ("identity", None),

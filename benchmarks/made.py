@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from nsvd_exp.bundled import MODEL_DIR
-from nsvd_exp.store import Result
+from nsvd_exp.storage.results import Result
 
 # Of the bundled model.
 VOCABULARY, POSITIONS = 2048, 256

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import nsvd_exp
-from nsvd_exp.provenance import LIBRARIES, git_state, hardware
+from nsvd_exp.experiment.provenance import LIBRARIES, git_state, hardware
 
 ROOT = Path(nsvd_exp.__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "benchmarks"

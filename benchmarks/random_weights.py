@@ -12,11 +12,12 @@ import torch
 import transformers
 from made import on_device
 
-from nsvd_exp import cli, stages
+from nsvd_exp.cli import main as cli
+from nsvd_exp.experiment import session as stages
 
 
 def load_random(source: Any, config: Any, dtype: str, device: str, *_: Any, **__: Any) -> Any:
-    """In place of `nsvd_exp.models.load_model`."""
+    """In place of `nsvd_exp.models.loading.load_model`."""
     known = transformers.AutoConfig.from_pretrained(source.name)
     return on_device(known, getattr(torch, dtype), device)
 

@@ -16,14 +16,15 @@ from made import check
 from measure import ROOT, Cost, median_cost, run, seconds_of
 from torch import nn
 
-from nsvd_exp.arguments import normalise
-from nsvd_exp.cells import Plan, plan_cell
-from nsvd_exp.compress import ranks_for
-from nsvd_exp.data import text_of, windows
-from nsvd_exp.layers import LowRankLinear, find_linears, replaced
-from nsvd_exp.perplexity import window_nll
-from nsvd_exp.schema import conf_dir, register, typed_config
-from nsvd_exp.store import Result, read_all
+from nsvd_exp.cli.arguments import normalise
+from nsvd_exp.config.files import conf_dir, register
+from nsvd_exp.config.schema import typed_config
+from nsvd_exp.data.text import text_of, windows
+from nsvd_exp.experiment.plan import Plan, plan_cell
+from nsvd_exp.models.layers import LowRankLinear, find_linears, replaced
+from nsvd_exp.pipeline.compress import ranks_for
+from nsvd_exp.pipeline.evaluate import window_nll
+from nsvd_exp.storage.results import Result, read_all
 
 PROGRAM = ("-m", "nsvd_exp")
 STAGES = ("load", "calibrate", "decompose", "evaluate")

@@ -84,13 +84,13 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     """Calibrate the model in this process, as a cell does; statistics go to a file."""
     import torch
 
-    from nsvd_exp.calibration import calibrate
-    from nsvd_exp.layers import find_linears
-    from nsvd_exp.models import load_model, load_streamed
-    from nsvd_exp.schema import ModelConfig
-    from nsvd_exp.sources import locate_model
-    from nsvd_exp.statistics_file import Calibration
-    from nsvd_exp.streamed import StreamedModel, calibrate_streamed
+    from nsvd_exp.config.schema import ModelConfig
+    from nsvd_exp.data.sources import locate_model
+    from nsvd_exp.models.layers import find_linears
+    from nsvd_exp.models.loading import load_model, load_streamed
+    from nsvd_exp.models.streamed import StreamedModel, calibrate_streamed
+    from nsvd_exp.pipeline.calibrate import calibrate
+    from nsvd_exp.storage.tensors import Calibration
 
     source, config = locate_model(str(folder)), ModelConfig(name=str(folder), title="benchmark")
     ids = torch.randint(2, 90, (samples, length), generator=torch.Generator().manual_seed(0))

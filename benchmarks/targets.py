@@ -15,10 +15,10 @@ from measure import Figure, seconds_of
 from runs import Bench, Passes, Run
 from torch import Tensor, nn
 
-from nsvd_exp.calibration import calibrate
-from nsvd_exp.compress import compress, ranks_for
-from nsvd_exp.layers import find_linears
-from nsvd_exp.methods import Method, Statistics, whitening_named
+from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.models.layers import find_linears
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.pipeline.compress import compress, ranks_for
 
 NESTED = "method=svd,asvd_0,asvd_i,asvd_ii,nsvd_i,nsvd_ii"
 WITHOUT_TWINS = "method=svd,asvd_0,asvd_i,nsvd_i"

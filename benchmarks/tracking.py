@@ -23,7 +23,8 @@ from rich.table import Table
 
 WORK = """
 import json, resource, sys, time
-from nsvd_exp import cli, tracking
+from nsvd_exp.cli import main as cli
+from nsvd_exp.tracking import runs as tracking
 
 inside = 0.0
 cells = []

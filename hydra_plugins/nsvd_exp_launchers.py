@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 if TYPE_CHECKING:
-    from nsvd_exp.launchers.task import Ended, Task
+    from nsvd_exp.cli.launchers.task import Ended, Task
 
 
 class GridLauncher(Launcher):
@@ -39,7 +39,7 @@ class GridLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs, saying what became of each as it ends; the returns are in their order."""
-        from nsvd_exp import display
+        from nsvd_exp.cli import terminal as display
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class GridLauncher(Launcher):
         return [returns[number] for number in sorted(returns)]
 
     def _tasks(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Task]:
-        from nsvd_exp.launchers.task import Task
+        from nsvd_exp.cli.launchers.task import Task
 
         for number, overrides in enumerate(job_overrides, start=first):
             composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -96,7 +96,7 @@ class LocalLauncher(GridLauncher):
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks in processes."""
-        from nsvd_exp.launchers import local
+        from nsvd_exp.cli.launchers import local
 
         return local.run(tasks, self.n_jobs)
 
@@ -110,14 +110,14 @@ class SlurmLauncher(GridLauncher):
 
     def check(self) -> None:
         """Check for submitit and Slurm; submitit checks its settings."""
-        from nsvd_exp.launchers import slurm
+        from nsvd_exp.cli.launchers import slurm
 
         _require(isinstance(self.check_s, int | float) and self.check_s > 0, check_s=self.check_s)
         slurm.check()
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks as a job array."""
-        from nsvd_exp.launchers import slurm
+        from nsvd_exp.cli.launchers import slurm
 
         return slurm.run(tasks, self.check_s, self.settings)
 
@@ -130,7 +130,7 @@ class RayLauncher(GridLauncher):
 
     def check(self) -> None:
         """Check for Ray, and what a cell asks of it."""
-        from nsvd_exp.launchers import ray
+        from nsvd_exp.cli.launchers import ray
 
         for name in ("num_gpus", "num_cpus"):
             value = self.settings[name]
@@ -141,6 +141,6 @@ class RayLauncher(GridLauncher):
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks on a Ray cluster."""
-        from nsvd_exp.launchers import ray
+        from nsvd_exp.cli.launchers import ray
 
         return ray.run(tasks, **self.settings)

@@ -50,8 +50,8 @@ class ComposedOnce(ConfigLoaderImpl):
 class GridSweeper(BasicSweeper):
     """The grid of `python -m nsvd_exp -m`. Works with every launcher.
 
-    Jobs are launched in the order in which they share most (`nsvd_exp.sharing`); what is shown at
-    the end is in the order that was typed.
+    Jobs are launched in the order in which they share most (`nsvd_exp.experiment.order`); what is
+    shown at the end is in the order that was typed.
     """
 
     def setup(
@@ -68,8 +68,8 @@ class GridSweeper(BasicSweeper):
         Raises:
             NsvdError: a value is out of range; the message names the job.
         """
-        from nsvd_exp.cli import check_composed
-        from nsvd_exp.sharing import grid_order
+        from nsvd_exp.cli.main import check_composed
+        from nsvd_exp.experiment.order import grid_order
 
         assert self.config is not None
         batch = super().get_job_batch()
@@ -85,8 +85,8 @@ class GridSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid, show what became of it, and exit with 1 if a cell failed."""
-        from nsvd_exp.arguments import normalise
-        from nsvd_exp.cli import conclude
+        from nsvd_exp.cli.arguments import normalise
+        from nsvd_exp.cli.main import conclude
 
         self._orders: list[list[int]] = []
         self.params = dict(normalise(f"{k}={v}").split("=", 1) for k, v in self.params.items())

@@ -2,7 +2,7 @@
 
 import sys
 
-from nsvd_exp.cli import main
+from nsvd_exp.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,11 +21,13 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp import bases, stages
-from nsvd_exp.arguments import normalise
-from nsvd_exp.calibration import GramAccumulator
-from nsvd_exp.methods import Statistics
-from nsvd_exp.schema import Config, conf_dir, register, typed_config
+from nsvd_exp.cli.arguments import normalise
+from nsvd_exp.config.files import conf_dir, register
+from nsvd_exp.config.schema import Config, typed_config
+from nsvd_exp.experiment import bases
+from nsvd_exp.experiment import session as stages
+from nsvd_exp.methods.base import Statistics
+from nsvd_exp.pipeline.calibrate import GramAccumulator
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from conftest import compose
 
-from nsvd_exp.cells import SETTINGS_WITHOUT_A_NUMBER, STAGE_VERSIONS, method_identity
-from nsvd_exp.fingerprint import decimal_text, digest
+from nsvd_exp.config.schema import Config, DatasetConfig
+from nsvd_exp.data.sources import hub_identity
+from nsvd_exp.experiment.plan import SETTINGS_WITHOUT_A_NUMBER, STAGE_VERSIONS, method_identity
 from nsvd_exp.report import paper
 from nsvd_exp.report.protocol import model_files
-from nsvd_exp.schema import Config, DatasetConfig
-from nsvd_exp.sources import hub_identity
-from nsvd_exp.store import Result, cell_for, put_number, similarity_record
+from nsvd_exp.storage.keys import decimal_text, digest
+from nsvd_exp.storage.results import Result, cell_for, put_number, similarity_record
 
 ENVIRONMENT = {
     "nsvd_exp": "0.1.0",

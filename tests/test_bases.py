@@ -20,20 +20,21 @@ from test_methods import METHODS
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nsvd_exp import bases, methods
-from nsvd_exp.bases import Bases, load, memory, save
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
-from nsvd_exp.cache import BASES, Cache
-from nsvd_exp.calibration import calibrate
-from nsvd_exp.cells import plan_cell
-from nsvd_exp.compress import compress, ranks_for
-from nsvd_exp.layers import find_linears, replaced
-from nsvd_exp.linalg import leading_eigenvectors, relative_loss
-from nsvd_exp.methods import WHITENINGS, Method, Statistics, whitening_named
-from nsvd_exp.perplexity import window_nll
-from nsvd_exp.schema import MethodConfig
-from nsvd_exp.sharing import METRICS, BasisGroup, basis_group, metric_identity
-from nsvd_exp.truncation import Basis
+from nsvd_exp.config.schema import MethodConfig
+from nsvd_exp.experiment import bases
+from nsvd_exp.experiment.bases import Bases, load, memory, save
+from nsvd_exp.experiment.order import METRICS, BasisGroup, basis_group, metric_identity
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.methods import base as methods
+from nsvd_exp.methods.base import WHITENINGS, Method, Statistics, whitening_named
+from nsvd_exp.methods.linalg import leading_eigenvectors, relative_loss
+from nsvd_exp.methods.nested import Basis
+from nsvd_exp.models.layers import find_linears, replaced
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.evaluate import window_nll
+from nsvd_exp.storage.cache import BASES, Cache
 
 Settings = Callable[..., list[str]]
 SHAPES = [(20, 30), (30, 20), (24, 24)]
@@ -390,8 +391,9 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from nsvd_exp import bases, methods
-from nsvd_exp.cache import Cache
+from nsvd_exp.experiment import bases
+from nsvd_exp.methods import base as methods
+from nsvd_exp.storage.cache import Cache
 from test_bases import factors_of, group
 real = methods.eigenbasis
 def slow(*args):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from nsvd_exp.store import read_all
+from nsvd_exp.storage.results import read_all
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"

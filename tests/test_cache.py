@@ -17,13 +17,13 @@ import pytest
 from conftest import compose, new_process
 from test_runner import run
 
-from nsvd_exp import stages
-from nsvd_exp.cache import BASES, KEPT, KINDS, STATISTICS, Cache, cache_at
-from nsvd_exp.cache.__main__ import main
+from nsvd_exp.cli.cache import main
+from nsvd_exp.config.schema import KEEPS
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.locks import hold
-from nsvd_exp.schema import KEEPS
-from nsvd_exp.statistics_file import FORMAT
+from nsvd_exp.experiment import session as stages
+from nsvd_exp.storage.cache import BASES, KEPT, KINDS, STATISTICS, Cache, cache_at
+from nsvd_exp.storage.files import hold
+from nsvd_exp.storage.tensors import FORMAT
 
 Settings = Callable[..., list[str]]
 ABOUT = {"model": "LLaMA-7B", "dtype": "float16", "calibration": "256 x 2048 tokens", "metric": "M"}
@@ -46,7 +46,7 @@ def keys(cache: Cache) -> list[str]:
 USER = """
 import sys, time
 from pathlib import Path
-from nsvd_exp.cache import Cache
+from nsvd_exp.storage.cache import Cache
 Cache(Path(sys.argv[1])).use(sys.argv[2], sys.argv[3], {})
 print("used", flush=True)
 time.sleep(60)
@@ -204,7 +204,7 @@ def test_statistics_of_another_version_are_made_again(
 CALIBRATOR = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from nsvd_exp import stages
+from nsvd_exp.experiment import session as stages
 real = stages.calibrate
 def calibrate(*args):
     import time
@@ -237,7 +237,7 @@ def test_two_processes_calibrate_once(settings: Settings) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from nsvd_exp.locks import hold
+from nsvd_exp.storage.files import hold
 with hold(Path(sys.argv[1]), "a long work", print):
     print("held", flush=True)
     time.sleep(60)
@@ -346,7 +346,7 @@ def test_a_wrong_command_is_one_message(
 
 
 def test_looking_at_the_cache_imports_no_torch(tmp_path: Path) -> None:
-    script = "import sys; from nsvd_exp.cache.__main__ import main; main(sys.argv[1:]); "
+    script = "import sys; from nsvd_exp.cli.cache import main; main(sys.argv[1:]); "
     script += "print('torch' in sys.modules)"
     command = [sys.executable, "-c", script, "list", f"--cache-dir={tmp_path}"]
     assert subprocess.run(command, capture_output=True, text=True).stdout.endswith("False\n")

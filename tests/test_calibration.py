@@ -9,11 +9,11 @@ import torch
 from conftest import CONFIGS, gram, make_model
 from torch import nn
 
-from nsvd_exp.calibration import PANEL, GramAccumulator, InputWatcher, calibrate
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import find_linears
-from nsvd_exp.methods import Statistics
-from nsvd_exp.statistics_file import DAMAGED, Calibration
+from nsvd_exp.methods.base import Statistics
+from nsvd_exp.models.layers import find_linears
+from nsvd_exp.pipeline.calibrate import PANEL, GramAccumulator, InputWatcher, calibrate
+from nsvd_exp.storage.tensors import DAMAGED, Calibration
 
 # Which layers read one tensor, by architecture: what their forward code says.
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")

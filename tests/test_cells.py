@@ -20,11 +20,12 @@ from omegaconf import OmegaConf
 from test_conf import METHODS, configured
 
 from nsvd_exp.bundled import MODEL_DIR
-from nsvd_exp.cells import Plan, dense_of, plan_cell, public_config
+from nsvd_exp.config.files import model_named
+from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.fingerprint import canonical_json, decimal_text, digest, token_digest
-from nsvd_exp.schema import Config, model_named, typed_config
-from nsvd_exp.store import RESULT_VERSION
+from nsvd_exp.experiment.plan import Plan, dense_of, plan_cell, public_config
+from nsvd_exp.storage.keys import canonical_json, decimal_text, digest, token_digest
+from nsvd_exp.storage.results import RESULT_VERSION
 
 TABLE_1 = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
 
@@ -361,8 +362,8 @@ def test_a_length_the_model_does_not_take_is_an_error(root: Path, setting: str) 
 
 PLAN_IT = """
 import pickle, sys
-import nsvd_exp.cli
-from nsvd_exp.cells import plan_cell
+import nsvd_exp.cli.main
+from nsvd_exp.experiment.plan import plan_cell
 plan = plan_cell(pickle.load(sys.stdin.buffer))
 assert not plan.is_done(plan.cell.read())
 print(plan.cell.key, *{"torch", "transformers", "datasets", "pyarrow"} & set(sys.modules))

@@ -17,10 +17,10 @@ from conftest import words
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
-from nsvd_exp.arguments import normalise
-from nsvd_exp.cli import main
-from nsvd_exp.schema import conf_dir
-from nsvd_exp.store import read_all
+from nsvd_exp.cli.arguments import normalise
+from nsvd_exp.cli.main import main
+from nsvd_exp.config.files import conf_dir
+from nsvd_exp.storage.results import read_all
 
 Settings = Callable[..., list[str]]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -352,7 +352,7 @@ def test_it_runs_from_anywhere_and_deciding_that_all_is_done_imports_no_torch(
     arguments = [*settings(), "dataset=[ptb]"]
     assert run_main(capsys, *arguments)[0] == 0
     program = (
-        "import sys; from nsvd_exp.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from nsvd_exp.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
     elsewhere = tmp_path / "elsewhere"
@@ -381,7 +381,7 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
     site = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
     program = (
-        "import sys, nsvd_exp.cli as c; print(c.__file__, c.conf_dir()); "
+        "import sys, nsvd_exp.cli.main as c; print(c.__file__, c.conf_dir()); "
         "sys.exit(c.main(sys.argv[1:]))"
     )
     done = subprocess.run(
@@ -390,7 +390,7 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
         env=os.environ | {"PYTHONPATH": str(site)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{site}/nsvd_exp/cli.py {site}/nsvd_exp/conf")
+    assert done.stdout.startswith(f"{site}/nsvd_exp/cli/main.py {site}/nsvd_exp/conf")
     assert "SNIPS" in done.stdout
 
 

@@ -9,9 +9,9 @@ import torch
 from conftest import random_inputs, random_weight, statistics_of
 from torch import Tensor, nn
 
-from nsvd_exp.compress import compress
-from nsvd_exp.linalg import weighed
-from nsvd_exp.methods import WHITENINGS, Method, Statistics
+from nsvd_exp.methods.base import WHITENINGS, Method, Statistics
+from nsvd_exp.methods.linalg import weighed
+from nsvd_exp.pipeline.compress import compress
 
 SHAPES = [(24, 16), (16, 24), (20, 20)]
 RANK = 7

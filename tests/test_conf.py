@@ -15,11 +15,12 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nsvd_exp.cells import plan_cell
+from nsvd_exp.config.files import conf_dir, expand_path, register
+from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods import whitening_named
-from nsvd_exp.schema import Config, conf_dir, expand_path, register, typed_config
-from nsvd_exp.similarity_plan import plan_similarity
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.similarity_plan import plan_similarity
+from nsvd_exp.methods.base import whitening_named
 
 EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", "alpaca_eval_jp"]
 

@@ -22,10 +22,10 @@ from test_sources import COMMIT, AddToHub, empty_hub_cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.data import calibration_samples, read_rows, text_of, windows
+from nsvd_exp.config.schema import CalibrationConfig, DatasetConfig
+from nsvd_exp.data.sources import locate_dataset
+from nsvd_exp.data.text import calibration_samples, read_rows, text_of, windows
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.schema import CalibrationConfig, DatasetConfig
-from nsvd_exp.sources import locate_dataset
 
 Row = dict[str, Any]
 

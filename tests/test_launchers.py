@@ -20,9 +20,9 @@ import pytest
 from hydra.types import HydraContext
 from test_cli import cells_of, command, run_main
 
-from nsvd_exp.devices import memory_for_bases
-from nsvd_exp.launchers import local, ray, slurm, task
-from nsvd_exp.schema import conf_dir, register
+from nsvd_exp.cli.launchers import local, ray, slurm, task
+from nsvd_exp.config.files import conf_dir, register
+from nsvd_exp.models.devices import memory_for_bases
 
 Settings = Callable[..., list[str]]
 SCRIPTS = Path(__file__).resolve().parent / "slurm"
@@ -45,7 +45,7 @@ FOUR_CELLS = ["method=fragile,svd", "ratio=0.2,0.3"]
 FRAGILE = """
 import os
 import time
-from nsvd_exp.methods import Statistics, Whitening
+from nsvd_exp.methods.base import Statistics, Whitening
 
 PID = {pid!r}
 
@@ -65,7 +65,7 @@ CURIOUS = """
 import json
 import os
 import torch
-from nsvd_exp.methods import Statistics, Whitening
+from nsvd_exp.methods.base import Statistics, Whitening
 
 
 class Curious(Whitening):

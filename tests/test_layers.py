@@ -11,7 +11,13 @@ from conftest import CONFIGS, WIDE, make_model
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import LowRankLinear, find_linears, not_finite, parameter_count, replaced
+from nsvd_exp.models.layers import (
+    LowRankLinear,
+    find_linears,
+    not_finite,
+    parameter_count,
+    replaced,
+)
 
 LLAMA_TYPE = [
     *(f"self_attn.{letter}_proj" for letter in "qkvo"),

@@ -7,7 +7,7 @@ import torch
 from conftest import random_inputs, random_weight
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.linalg import (
+from nsvd_exp.methods.linalg import (
     eigenbasis,
     interpolative,
     rank_for_ratio,

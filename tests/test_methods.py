@@ -10,8 +10,8 @@ import torch
 from conftest import gram, random_inputs, random_weight, statistics_of
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.linalg import relative_loss, truncated_svd
-from nsvd_exp.methods import JITTER, Method, Statistics, Whitening, whitening_named
+from nsvd_exp.methods.base import JITTER, Method, Statistics, Whitening, whitening_named
+from nsvd_exp.methods.linalg import relative_loss, truncated_svd
 
 # method -> (whitening, second stage), as in conf/method.
 METHODS: dict[str, tuple[str, str | None]] = {
@@ -266,7 +266,7 @@ def test_a_whitening_of_ones_own_by_dotted_path() -> None:
     [
         ("choleski", "unknown whitening 'choleski'. Did you mean cholesky"),
         ("no.such.module", "cannot be imported"),
-        ("math.sqrt", "no subclass of nsvd_exp.methods.Whitening"),
+        ("math.sqrt", "no subclass of nsvd_exp.methods.base.Whitening"),
     ],
 )
 def test_unknown_whitenings_are_refused(name: str, message: str) -> None:

@@ -19,16 +19,22 @@ from sentencepiece import SentencePieceProcessor
 from test_sources import empty_hub_cache
 from torch import Tensor
 
-from nsvd_exp import models
-from nsvd_exp.calibration import calibrate
-from nsvd_exp.compress import compress, ranks_for
+from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.data.sources import locate_model
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
-from nsvd_exp.layers import find_linears, replaced
-from nsvd_exp.methods import Method, whitening_named
-from nsvd_exp.models import check_device, check_vocabulary, load_model, load_tokenizer, to_dtype
-from nsvd_exp.perplexity import window_nll
-from nsvd_exp.schema import ModelConfig
-from nsvd_exp.sources import locate_model
+from nsvd_exp.methods.base import Method, whitening_named
+from nsvd_exp.models import loading as models
+from nsvd_exp.models.layers import find_linears, replaced
+from nsvd_exp.models.loading import (
+    check_device,
+    check_vocabulary,
+    load_model,
+    load_tokenizer,
+    to_dtype,
+)
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.evaluate import window_nll
 
 Save = Callable[..., Path]
 

@@ -14,14 +14,14 @@ import torch
 from conftest import random_inputs, random_weight, statistics_of
 from torch import nn
 
-from nsvd_exp import parallel
-from nsvd_exp.bases import Bases, memory
-from nsvd_exp.cache import Cache
-from nsvd_exp.compress import compress
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods import Method, whitening_named
-from nsvd_exp.parallel import MOST, each_layer, fitting
-from nsvd_exp.sharing import BasisGroup
+from nsvd_exp.experiment.bases import Bases, memory
+from nsvd_exp.experiment.order import BasisGroup
+from nsvd_exp.methods.base import Method, whitening_named
+from nsvd_exp.models import batches as parallel
+from nsvd_exp.models.batches import MOST, each_layer, fitting
+from nsvd_exp.pipeline.compress import compress
+from nsvd_exp.storage.cache import Cache
 
 SHAPES = [(24, 16), (16, 24), (20, 20), (9, 30), (30, 9), (12, 12)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_cli import run_main
 
-from nsvd_exp.store import read_all, read_similarities
+from nsvd_exp.storage.results import read_all, read_similarities
 
 # In this order, with one results_dir: jobs that are done, and that an earlier preset did.
 EXPECTED = {

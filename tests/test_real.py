@@ -12,10 +12,10 @@ import torch
 from conftest import SHARED, compose, needs_shared
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nsvd_exp.cells import plan_cell
-from nsvd_exp.runner import run_cell
-from nsvd_exp.stages import release_model
-from nsvd_exp.store import Result
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import release_model
+from nsvd_exp.storage.results import Result
 
 pytestmark = needs_shared
 

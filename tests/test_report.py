@@ -19,7 +19,7 @@ import pytest
 from conftest import compose
 from report_store import EIGHT, make_cell, make_papers_tables
 
-from nsvd_exp.improvement import average_improvement
+from nsvd_exp.experiment.improvement import average_improvement
 from nsvd_exp.report import paper, tables
 from nsvd_exp.report.__main__ import main
 from nsvd_exp.report.entries import Block, Entry, Line
@@ -27,7 +27,7 @@ from nsvd_exp.report.gaps import gaps_of
 from nsvd_exp.report.intervals import interval, log_perplexities
 from nsvd_exp.report.numbers import read_contents
 from nsvd_exp.report.paper import Row
-from nsvd_exp.store import Result
+from nsvd_exp.storage.results import Result
 
 TABLE_1 = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
 ONE = {"ptb": 29.0}

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from report_store import EIGHT, make_cell, make_papers_tables
 
+from nsvd_exp.experiment.similarity_plan import spread
 from nsvd_exp.report import paper, tables
 from nsvd_exp.report.entries import METHOD_TITLES, Block
 from nsvd_exp.report.figures import (
@@ -28,7 +29,6 @@ from nsvd_exp.report.figures import (
 from nsvd_exp.report.numbers import read_contents
 from nsvd_exp.report.protocol import dataset_titles
 from nsvd_exp.report.similarities import SimilarityBlock
-from nsvd_exp.similarity_plan import spread
 
 MAGIC = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
 

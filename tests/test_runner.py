@@ -15,14 +15,15 @@ from conftest import compose, make_tokenizer, new_process
 from test_calibration import inputs_by_hand
 from transformers import AutoModelForCausalLM
 
-from nsvd_exp import runner, stages
-from nsvd_exp.cells import plan_cell
-from nsvd_exp.data import calibration_samples, text_of, windows
-from nsvd_exp.layers import find_linears
-from nsvd_exp.linalg import rank_for_ratio, split_rank
-from nsvd_exp.runner import run_cell
-from nsvd_exp.stages import release_model
-from nsvd_exp.store import Result
+from nsvd_exp.data.text import calibration_samples, text_of, windows
+from nsvd_exp.experiment import run as runner
+from nsvd_exp.experiment import session as stages
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import release_model
+from nsvd_exp.methods.linalg import rank_for_ratio, split_rank
+from nsvd_exp.models.layers import find_linears
+from nsvd_exp.storage.results import Result
 
 Settings = Callable[..., list[str]]
 

@@ -13,9 +13,10 @@ import pytest
 from conftest import compose
 from test_cli import run_main
 
-from nsvd_exp import methods, stages
-from nsvd_exp.schema import Config
-from nsvd_exp.sharing import grid_order
+from nsvd_exp.config.schema import Config
+from nsvd_exp.experiment import session as stages
+from nsvd_exp.experiment.order import grid_order
+from nsvd_exp.methods import base as methods
 
 Settings = Callable[..., list[str]]
 

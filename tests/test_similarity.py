@@ -19,18 +19,19 @@ from test_calibration import inputs_by_hand, token_ids
 from test_cli import run_main
 from transformers import AutoModelForCausalLM
 
-from nsvd_exp import similarity_run, stages
-from nsvd_exp.calibration import GramAccumulator, MeanAccumulator, calibrate, watch
-from nsvd_exp.cells import plan_cell
-from nsvd_exp.data import calibration_samples, text_of, windows
+from nsvd_exp.data.text import calibration_samples, text_of, windows
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import find_linears
-from nsvd_exp.runner import run_cell
-from nsvd_exp.similarity import compare, compare_layers, cosine, gram_bytes
-from nsvd_exp.similarity_plan import plan_similarity, spread
-from nsvd_exp.similarity_run import run_similarities
-from nsvd_exp.stages import release_model
-from nsvd_exp.store import Result, read_similarities
+from nsvd_exp.experiment import session as stages
+from nsvd_exp.experiment import similarity_run
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import release_model
+from nsvd_exp.experiment.similarity_plan import plan_similarity, spread
+from nsvd_exp.experiment.similarity_run import run_similarities
+from nsvd_exp.models.layers import find_linears
+from nsvd_exp.pipeline.calibrate import GramAccumulator, MeanAccumulator, calibrate, watch
+from nsvd_exp.pipeline.similarity import compare, compare_layers, cosine, gram_bytes
+from nsvd_exp.storage.results import Result, read_similarities
 
 Settings = Callable[..., list[str]]
 STATISTICS = ("mean", "abs_mean", "gram")
@@ -422,7 +423,7 @@ def test_deciding_that_all_is_done_imports_no_torch(
     arguments = [*settings(), "measure=similarity"]
     assert run_main(capsys, *arguments)[0] == 0
     program = (
-        "import sys; from nsvd_exp.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from nsvd_exp.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -15,11 +15,8 @@ import torch
 from huggingface_hub import constants, errors
 from test_conf import configured
 
-from nsvd_exp import devices
-from nsvd_exp.devices import cuda_devices, gpus_of, resolve_device
-from nsvd_exp.errors import NsvdError
-from nsvd_exp.schema import DatasetConfig, ModelConfig
-from nsvd_exp.sources import (
+from nsvd_exp.config.schema import DatasetConfig, ModelConfig
+from nsvd_exp.data.sources import (
     ModelSource,
     hub_commit,
     locate_dataset,
@@ -29,6 +26,9 @@ from nsvd_exp.sources import (
     resolve_dtype,
     resolve_length,
 )
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.models import devices
+from nsvd_exp.models.devices import cuda_devices, gpus_of, resolve_device
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL_FILES = (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.store import (
+from nsvd_exp.storage.results import (
     RESULT_VERSION,
     Cell,
     cell_for,
@@ -172,7 +172,7 @@ def test_a_number_measured_again_replaces_itself() -> None:
 HOLDER = """
 import json, sys, time
 from pathlib import Path
-from nsvd_exp.store import cell_for
+from nsvd_exp.storage.results import cell_for
 cell = cell_for(Path(sys.argv[1]), json.loads(sys.argv[2]))
 with cell.lock(print):
     print("held", flush=True)

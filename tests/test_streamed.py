@@ -21,23 +21,26 @@ from test_calibration import token_ids
 from test_models import UP, edit_weights
 from torch import nn
 
-from nsvd_exp import hidden_states, runner, similarity_run, stages, streamed
-from nsvd_exp.calibration import GramAccumulator, calibrate
-from nsvd_exp.cells import plan_cell
+from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.data.sources import locate_model
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.layers import find_linears
-from nsvd_exp.locks import ScratchFolder
-from nsvd_exp.models import load_streamed
-from nsvd_exp.perplexity import window_nll
-from nsvd_exp.runner import run_cell
-from nsvd_exp.schema import ModelConfig
-from nsvd_exp.similarity_plan import plan_similarity
-from nsvd_exp.similarity_run import run_similarities
-from nsvd_exp.sources import locate_model
-from nsvd_exp.stages import release_model
-from nsvd_exp.statistics_file import Calibration
-from nsvd_exp.store import Result
-from nsvd_exp.streamed import Flow, StreamedModel, calibrate_streamed, window_nll_streamed
+from nsvd_exp.experiment import run as runner
+from nsvd_exp.experiment import session as stages
+from nsvd_exp.experiment import similarity_run
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import release_model
+from nsvd_exp.experiment.similarity_plan import plan_similarity
+from nsvd_exp.experiment.similarity_run import run_similarities
+from nsvd_exp.models import hidden_states, streamed
+from nsvd_exp.models.layers import find_linears
+from nsvd_exp.models.loading import load_streamed
+from nsvd_exp.models.streamed import Flow, StreamedModel, calibrate_streamed, window_nll_streamed
+from nsvd_exp.pipeline.calibrate import GramAccumulator, calibrate
+from nsvd_exp.pipeline.evaluate import window_nll
+from nsvd_exp.storage.files import ScratchFolder
+from nsvd_exp.storage.results import Result
+from nsvd_exp.storage.tensors import Calibration
 
 Settings = Callable[..., list[str]]
 Save = Callable[..., Path]
@@ -387,7 +390,8 @@ def test_a_loss_that_is_not_finite_costs_its_own_dataset(
 
 def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from nsvd_exp.locks import ScratchFolder;"
+        "import os, sys; from pathlib import Path;"
+        "from nsvd_exp.storage.files import ScratchFolder;"
         "own = ScratchFolder(Path(sys.argv[1]), '.streamed.');"
         "(own.path / 'weights').write_text('w'); print(own.path, flush=True);"
         "sys.stdin.read(); os.kill(os.getpid(), 9)"

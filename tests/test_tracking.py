@@ -21,17 +21,19 @@ from fake_wandb import FakeWandb
 from report_store import EIGHT, make_cell
 from wandb.proto.wandb_internal_pb2 import Record
 
-from nsvd_exp import runner, tracking, wandb_session
-from nsvd_exp.cells import plan_cell
-from nsvd_exp.cli import main
-from nsvd_exp.dashboard import dashboard
+from nsvd_exp.cli.main import main
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.improvement import average_improvement
+from nsvd_exp.experiment import run as runner
+from nsvd_exp.experiment.improvement import average_improvement
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.report.__main__ import main as report_main
-from nsvd_exp.runner import run_cell
-from nsvd_exp.store import Result, read_all
-from nsvd_exp.tracking import CellTracker, log_report
-from nsvd_exp.wandb_session import session_of_process
+from nsvd_exp.storage.results import Result, read_all
+from nsvd_exp.tracking import runs as tracking
+from nsvd_exp.tracking import session as wandb_session
+from nsvd_exp.tracking.dashboard import dashboard
+from nsvd_exp.tracking.runs import CellTracker, log_report
+from nsvd_exp.tracking.session import session_of_process
 
 Settings = Callable[..., list[str]]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -427,7 +429,7 @@ def test_where_no_run_can_be_kept_there_is_none(
 def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
     code = (
         "import sys, logging; from pathlib import Path\n"
-        "from nsvd_exp.wandb_session import Session\n"
+        "from nsvd_exp.tracking.session import Session\n"
         "logging.basicConfig(level='INFO'); assert sys.stdin.isatty() and sys.stderr.isatty()\n"
         f"run = Session().open('online', Path({str(tmp_path)!r}), project='p')\n"
         "print('offline:', run.offline); run.finish()"
@@ -451,7 +453,7 @@ def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
 def test_disabled_nothing_imports_wandb(settings: Settings) -> None:
     arguments = [*settings(), "method=dense", "dataset=[ptb]"]
     code = (
-        "import sys; from nsvd_exp.cli import main; code = main(sys.argv[1:])\n"
+        "import sys; from nsvd_exp.cli.main import main; code = main(sys.argv[1:])\n"
         "print(code, sorted({'wandb', 'wandb_workspaces', 'pandas'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, *arguments]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nsvd_exp.perplexity import perplexity, window_nll
+from nsvd_exp.pipeline.evaluate import perplexity, window_nll
 
 WINDOW = 256
 BATCH = 16

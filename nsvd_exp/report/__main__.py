@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsvd_exp import display
+from nsvd_exp.cli import terminal as display
 from nsvd_exp.errors import NsvdError, unknown_name
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsvd_exp import display
-from nsvd_exp.display import Outcome
+from nsvd_exp.cli import terminal as display
+from nsvd_exp.cli.terminal import Outcome
+from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report import terminal
-from nsvd_exp.schema import expand_path
 
 
 def report_grid(results_dir: str, outcomes: Sequence[Outcome]) -> None:

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from nsvd_exp.improvement import IN_DOMAIN
+from nsvd_exp.experiment.improvement import IN_DOMAIN
 from nsvd_exp.report import paper
 from nsvd_exp.report.entries import Block, Line
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import percent, ratio_title, row_title
-from nsvd_exp.store import write_atomically
+from nsvd_exp.storage.results import write_atomically
 
 # The page puts its own colours in the place of these, so that it has a dark mode.
 INK, RULE, GROUND = "#1c2024", "#d9dde2", "#ffffff"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.bundled import TEXT_DIR
-from nsvd_exp.fingerprint import file_digest
 from nsvd_exp.report import paper
 from nsvd_exp.report.entries import Block
 from nsvd_exp.report.numbers import Contents, Setting
 from nsvd_exp.report.protocol import PAPERS_LENGTH, default_calibration, model_files
 from nsvd_exp.report.similarities import SimilarityBlock
-from nsvd_exp.store import Result
+from nsvd_exp.storage.keys import file_digest
+from nsvd_exp.storage.results import Result
 
 Gap = tuple[str, str]
 """What is missing, and the command that does it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError, unknown_name
 from nsvd_exp.report import (
     compare,
@@ -31,8 +32,7 @@ from nsvd_exp.report.numbers import Contents, read_contents
 from nsvd_exp.report.page import Drawing, Page, write_page
 from nsvd_exp.report.paper import CAPTIONS
 from nsvd_exp.report.similarities import SimilarityBlock
-from nsvd_exp.schema import expand_path
-from nsvd_exp.store import write_atomically
+from nsvd_exp.storage.results import write_atomically
 
 TABLES = tuple(CAPTIONS)
 SIMILARITY_TABLE = 2
@@ -241,7 +241,7 @@ def log_to_wandb(
     report: Report, written: Sequence[Path], mode: str, project: str, entity: str | None
 ) -> None:
     """Log a report as one W&B run: what `write` has written, its page among it."""
-    from nsvd_exp.tracking import log_report
+    from nsvd_exp.tracking.runs import log_report
 
     frames = {f"table{n}": records.numbers_frame(b) for n, b in report.tables.items() if b}
     if SIMILARITY_TABLE in report.numbers:

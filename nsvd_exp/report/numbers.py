@@ -16,7 +16,7 @@ from typing import Any
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.paper import Row
-from nsvd_exp.store import CELL, SIMILARITY, Result, read_result, result_paths
+from nsvd_exp.storage.results import CELL, SIMILARITY, Result, read_result, result_paths
 
 Agreement = dict[str, str]
 """What two numbers must agree in before they are compared: a value by name."""

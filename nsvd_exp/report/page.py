@@ -11,8 +11,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from nsvd_exp.display import format_perplexity
-from nsvd_exp.improvement import IN_DOMAIN
+from nsvd_exp.cli.terminal import format_perplexity
+from nsvd_exp.experiment.improvement import IN_DOMAIN
 from nsvd_exp.report import paper
 from nsvd_exp.report.entries import Block, Interval, Line
 from nsvd_exp.report.figures import GROUND, INK, RULE
@@ -21,7 +21,7 @@ from nsvd_exp.report.page_details import Details
 from nsvd_exp.report.protocol import dataset_titles
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import STATES, note_marks, percent, ratio_title, row_title
-from nsvd_exp.store import write_atomically
+from nsvd_exp.storage.results import write_atomically
 
 TEMPLATE = "page.html.jinja"
 SIMILARITY_TABLE = 2

@@ -13,7 +13,7 @@ from nsvd_exp.report.entries import Block, Entry, Interval, Line
 from nsvd_exp.report.numbers import Number
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import percent, ratio_title, row_title
-from nsvd_exp.store import Result, cell_for, similarity_record
+from nsvd_exp.storage.results import Result, cell_for, similarity_record
 
 KEY_DIGITS = 16
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from nsvd_exp.improvement import REFERENCE_METHOD, average_improvement, improvement
+from nsvd_exp.experiment.improvement import REFERENCE_METHOD, average_improvement, improvement
 
 FOLDER = Path(__file__).parent
 AVERAGE = "average"

@@ -11,11 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from nsvd_exp.config.files import conf_dir, model_named, register
+from nsvd_exp.config.schema import DatasetConfig, ModelConfig
+from nsvd_exp.data.sources import hub_identity
 from nsvd_exp.report import paper
 from nsvd_exp.report.numbers import Number
-from nsvd_exp.schema import DatasetConfig, ModelConfig, conf_dir, model_named, register
-from nsvd_exp.sources import hub_identity
-from nsvd_exp.store import Result
+from nsvd_exp.storage.results import Result
 
 PAPERS_LENGTH = 2048  # tokens, of a calibration sample and of a window
 

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nsvd_exp.config.schema import SIMILARITY_STATISTICS
+from nsvd_exp.experiment.similarity_plan import Spread, layer_values, spread
 from nsvd_exp.report import paper
 from nsvd_exp.report.numbers import (
     Agreement,
@@ -16,9 +18,7 @@ from nsvd_exp.report.numbers import (
     similarity_agreement,
 )
 from nsvd_exp.report.protocol import dataset_titles, is_papers_similarity
-from nsvd_exp.schema import SIMILARITY_STATISTICS
-from nsvd_exp.similarity_plan import Spread, layer_values, spread
-from nsvd_exp.store import Result
+from nsvd_exp.storage.results import Result
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nsvd_exp.improvement import IN_DOMAIN, REFERENCE_METHOD, average_improvement, improvement
+from nsvd_exp.experiment.improvement import (
+    IN_DOMAIN,
+    REFERENCE_METHOD,
+    average_improvement,
+    improvement,
+)
 from nsvd_exp.report import paper
 from nsvd_exp.report.entries import (
     METHOD_TITLES,

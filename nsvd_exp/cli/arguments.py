@@ -1,0 +1,92 @@
+"""What a user types, put as Hydra takes it, and what Hydra answers, put as a user can use it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import typing
+from dataclasses import is_dataclass
+
+from hydra.errors import MissingConfigException, OverrideParseException
+
+from nsvd_exp.config.files import group_choices
+from nsvd_exp.config.schema import Config
+from nsvd_exp.errors import NsvdError, unknown_name
+
+# What a user types, and the group of conf/ that it names.
+ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
+PATH_SETTINGS = (
+    *("data_dir", "results_dir", "cache_dir", "tracking.dir"),
+    *("model.name", "calibration.tokenizer"),
+)
+SINGLE_CHOICES = ("model", "method", "calibration", "experiment", "dataset@calibration.dataset")
+
+
+LIST_SYNTAX = (
+    "A list is written [a,b], in quotes for the shell: 'dataset=[ptb,c4]'; a grid is written with "
+    "-m and without brackets: -m dataset=ptb,c4"
+)
+
+
+def normalise(argument: str) -> str:
+    """One argument as Hydra takes it: the aliases, and paths with `~`, variables or spaces.
+
+    Raises:
+        NsvdError: a list where one name belongs, or nothing where a name belongs.
+    """
+    match = re.match(r"^(\+*)([\w.@]+)=(.*)$", argument, re.DOTALL)
+    if not match:
+        return argument
+    prefix, name, value = match.groups()
+    group = ALIASES.get(name, name)
+    if group in SINGLE_CHOICES and value.startswith("["):
+        raise NsvdError(f"{name}={value}: expected one name (a grid is written -m {name}=a,b)")
+    if group in (*SINGLE_CHOICES, "dataset") and value in ("", "null", "[]"):
+        choices = ", ".join(group_choices(group.partition("@")[0]))
+        raise NsvdError(f"{name}={value}: expected a name. Known: {choices}")
+    if name in PATH_SETTINGS and not value.startswith(("'", '"')) and "," not in value:
+        value = _quoted_path(value)
+    return f"{prefix}{group}={value}"
+
+
+def _quoted_path(value: str) -> str:
+    """A path that Hydra's grammar takes: `~` and other characters it refuses, in quotes."""
+    expanded = os.path.expandvars(os.path.expanduser(value))
+    if re.fullmatch(r"[\w./\\:%+@?*|${}-]*", expanded, re.ASCII):
+        return expanded
+    escaped = expanded.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def explain(error: Exception) -> str:
+    """What went wrong and the way out; Hydra's own wording where that says both."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return str(unknown_name(group, name, group_choices(group)))
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        known = sorted({*setting_names(Config), *ALIASES})
+        close = difflib.get_close_matches(unknown[1], known, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        return f"unknown setting '{unknown[1]}'.{hint} All of them: python -m nsvd_exp --cfg job"
+    if isinstance(error, OverrideParseException):
+        return f"{text.splitlines()[0]}\nA setting is written NAME=VALUE. {LIST_SYNTAX}"
+    ambiguous = re.match(r"Ambiguous value for argument '([^']+)'", text)
+    if ambiguous:
+        return f"{ambiguous[1]} may be a list or a grid. {LIST_SYNTAX}"
+    if isinstance(error.__cause__, Exception):
+        text = f"{text.splitlines()[0]}: {str(error.__cause__).splitlines()[0]}"
+    text = text.replace("Error merging override ", "")
+    return f"{text}. {LIST_SYNTAX}" if "ListConfig" in text else text
+
+
+def setting_names(schema: type, prefix: str = "") -> list[str]:
+    """Every name the schema knows, with dots."""
+    names: list[str] = []
+    for name, default in typing.get_type_hints(schema).items():
+        names.append(f"{prefix}{name}")
+        if is_dataclass(default):
+            names += setting_names(typing.cast(type, default), f"{prefix}{name}.")
+    return names

@@ -1,0 +1,58 @@
+"""The files of `conf/`, and what Hydra is told to read them: the schema and the resolvers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
+from nsvd_exp.config.schema import Config, ModelConfig
+
+
+def conf_dir() -> Path:
+    """`conf/`: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def model_named(name: str, revision: str) -> ModelConfig:
+    """The model of `conf/model/<name>.yaml`, or else the hub id or folder `name` at `revision`."""
+    path = conf_dir() / "model" / f"{name}.yaml"
+    if not path.is_file():
+        return ModelConfig(name=name, title=model_title(name), revision=revision)
+    written = OmegaConf.load(path)
+    assert isinstance(written, DictConfig)
+    merged = OmegaConf.merge(ModelConfig, written.get("model", written))
+    model = OmegaConf.to_object(merged)
+    assert isinstance(model, ModelConfig)
+    return model
+
+
+def expand_path(path: str) -> str:
+    """`~` and environment variables filled in, relative to where the command was typed."""
+    return str(Path(os.path.expandvars(os.path.expanduser(path))).absolute())
+
+
+def model_title(name: str) -> str:
+    return Path(name).name
+
+
+def register() -> None:
+    """Make the schema and the resolvers of `conf/` known to Hydra. Safe to call again."""
+    ConfigStore.instance().store(name="nsvd_exp_schema", node=Config)
+    resolvers = {
+        "bundled": lambda part: str({"tiny": MODEL_DIR, "text": TEXT_DIR}[part]),
+        "path": expand_path,
+        "model_title": model_title,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def group_choices(group: str) -> list[str]:
+    """The files of one folder of `conf/`."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

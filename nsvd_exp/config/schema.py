@@ -1,0 +1,360 @@
+"""The typed, range-checked configuration: what `conf/` composes to. Imports no torch.
+
+Hydra checks names and types while it composes; ranges and what goes with what are checked by
+`__post_init__`, which OmegaConf runs in `typed_config`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ValidationError
+
+from nsvd_exp.errors import NsvdError, unknown_name
+
+DTYPES = ("float32", "bfloat16", "float16")
+SOLVERS = ("basis", "paper")
+SAMPLERS = ("svdllm", "tokens")
+SECOND_STAGES = ("svd", "id")
+READINGS = ("scalar", "spectral")
+TRACKING_MODES = ("disabled", "offline", "online")
+KEEPS = ("none", "statistics", "bases")
+MEASURES = ("perplexity", "similarity")
+MEMORY = ("auto", "resident", "streamed")
+SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise NsvdError(f"{name}={value}: expected {expected}")
+
+
+def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown_name(name, value, known)
+
+
+def _require_batch(name: str, value: Any) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    _require(value == "auto" or (whole and value > 0), name, value, "auto, or a whole number > 0")
+
+
+@dataclass
+class ModelConfig:
+    """A causal language model: a Hugging Face hub name or a folder.
+
+    Attributes:
+        name: hub id or folder.
+        title: the short name in tables.
+        revision: branch, tag or commit; resolved to a commit before anything is keyed by it.
+        max_length: positions the model takes, in tokens; null: as its config.json says.
+        skip: patterns (fnmatch) of Linear names that stay dense, e.g. `model.layers.0.*`.
+        tokenizer: options for its tokenizer where the files that come with it are wrong, as
+            `AutoTokenizer.from_pretrained` takes them; part of the key.
+        safetensors_only: refuse pickled weights (`pytorch_model.bin`).
+        trust_remote_code: run the Python code that comes with the model.
+    """
+
+    name: str = MISSING
+    title: str = MISSING
+    revision: str = "main"
+    max_length: int | None = None
+    skip: list[str] = field(default_factory=list)
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    safetensors_only: bool = True
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None:
+            _require(self.max_length > 1, "model.max_length", self.max_length, "more than 1 token")
+
+
+@dataclass
+class MethodConfig:
+    """A method: how the inputs are weighed, and what the second stage does.
+
+    Attributes:
+        name: as in the paper.
+        whitening: one of `nsvd_exp.methods.base.WHITENINGS`, or `package.module.name` of a
+            `Whitening` of your own; null: no compression.
+        second: stage (5b) on the residual: `svd`, `id` (interpolative decomposition), or none.
+        reading: ASVD-III only: which reading of Theorem 4.
+        version: raise it when the code behind a whitening of your own changes; part of the key.
+    """
+
+    name: str = MISSING
+    whitening: str | None = MISSING
+    second: str | None = None
+    reading: str | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.second is not None:
+            _require_one_of("method.second", self.second, SECOND_STAGES)
+        if self.reading is not None:
+            _require_one_of("method.reading", self.reading, READINGS)
+            _require(
+                self.reading == self.whitening,
+                "method.reading",
+                self.reading,
+                f"nothing here: only asvd_iii has readings, and the method is {self.name}",
+            )
+
+    @property
+    def compresses(self) -> bool:
+        """False for `dense`."""
+        return self.whitening is not None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the method looks at activations."""
+        return self.whitening not in (None, "identity")
+
+    @property
+    def nested(self) -> bool:
+        """Whether the method has a second stage, and so a k1."""
+        return self.second is not None
+
+
+@dataclass
+class DatasetConfig:
+    """One evaluation set: where its rows are, and how they become one text.
+
+    Attributes:
+        name: name of the local folder and of the result.
+        title: name in tables.
+        hub: dataset id on the Hugging Face hub.
+        config: the hub dataset's configuration (subset), if it has several.
+        revision: branch, tag or commit of the hub dataset.
+        files: data files inside the hub repository, by split; empty: the dataset's own splits.
+        splits: the hub's name of each split (`test`, `train`).
+        document: `str.format` template that makes a document from a row's fields.
+        join: what stands between two documents.
+        rows: the first so many rows only; null: all.
+        split_special_tokens: read special tokens that stand in the text, such as `<unk>`, as
+            ordinary characters.
+    """
+
+    name: str = MISSING
+    title: str = MISSING
+    hub: str = MISSING
+    config: str | None = None
+    revision: str = "main"
+    files: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    document: str = "{text}"
+    join: str = "\n\n"
+    rows: int | None = None
+    split_special_tokens: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rows is not None:
+            _require(self.rows > 0, f"dataset.{self.name}.rows", self.rows, "a number > 0, or null")
+
+
+@dataclass
+class CalibrationConfig:
+    """Which tokens the statistics come from; see `conf/calibration/default.yaml`.
+
+    Attributes:
+        length: tokens a sample; null: the smaller of 2048 and what the model takes.
+        sampler: `svdllm` (character offsets) or `tokens` (token offsets).
+        tokenizer: what draws the ids: a name in `conf/model`, a hub id or a folder; null: the
+            model's own tokenizer.
+    """
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    split: str = "train"
+    samples: int = 256
+    length: int | None = None
+    seed: int = 3
+    sampler: str = "svdllm"
+    tokenizer: str | None = None
+    tokenizer_revision: str = "main"
+    batch: Any = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.samples > 0, "calibration.samples", self.samples, "a number > 0")
+        if self.length is not None:
+            _require(self.length > 1, "calibration.length", self.length, "more than 1 token")
+        _require_one_of("calibration.sampler", self.sampler, SAMPLERS)
+        _require_batch("calibration.batch", self.batch)
+
+    @property
+    def sample_length(self) -> int:
+        """Tokens a sample, once `nsvd_exp.experiment.plan` has resolved it.
+
+        Raises:
+            ValueError: it is not resolved.
+        """
+        if self.length is None:
+            raise ValueError("calibration.length is not resolved")
+        return self.length
+
+
+@dataclass
+class EvaluationConfig:
+    """How perplexity is measured.
+
+    Attributes:
+        length: tokens a window; null: the smaller of 2048 and what the model takes.
+        batch: windows a forward pass, or `auto`.
+        max_windows: at most so many windows a dataset; null: all.
+        dtype: arithmetic of the evaluation; null: the model's dtype.
+    """
+
+    length: int | None = None
+    batch: Any = "auto"
+    max_windows: int | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None:
+            _require(self.length > 1, "evaluation.length", self.length, "more than 1 token")
+        if self.max_windows is not None:
+            _require(self.max_windows > 0, "evaluation.max_windows", self.max_windows, "> 0")
+        if self.dtype is not None:
+            _require_one_of("evaluation.dtype", self.dtype, DTYPES)
+        _require_batch("evaluation.batch", self.batch)
+
+
+@dataclass
+class SimilarityConfig:
+    """How activations are compared with the calibration set's (`measure=similarity`).
+
+    Attributes:
+        statistic: of a layer's inputs, which the terminal shows: `mean` and `abs_mean`, the mean
+            (absolute) value of each channel, or `gram`, their Gram matrix.
+        gram_limit_gb: GB (1e9 bytes) that all Gram matrices of one pass may take together for
+            their similarity to be computed unasked; above it `statistic=gram` asks for it.
+    """
+
+    statistic: str = "mean"
+    gram_limit_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require_one_of("similarity.statistic", self.statistic, SIMILARITY_STATISTICS)
+        limit = self.gram_limit_gb
+        _require(0 <= limit < math.inf, "similarity.gram_limit_gb", limit, "a number >= 0, in GB")
+
+
+@dataclass
+class CacheConfig:
+    """What is kept between cells; it changes no number.
+
+    Attributes:
+        keep: on disk, in `cache_dir`: `none`; `statistics`, those of calibrations; or `bases`, the
+            output bases of the methods too.
+        limit_gb: GB (1e9 bytes) that all of `cache_dir` may take: what was not used for longest is
+            removed, and what is in use stays; null: any.
+        memory_gb: GB of the bases that a process holds in memory; null: a quarter of the memory it
+            may use.
+    """
+
+    keep: str = "statistics"
+    limit_gb: float | None = 100.0
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_one_of("cache.keep", self.keep, KEEPS)
+        for name in ("limit_gb", "memory_gb"):
+            limit = getattr(self, name)
+            valid = limit is None or 0 <= limit < math.inf
+            _require(valid, f"cache.{name}", limit, "a number >= 0, in GB, or null")
+
+
+@dataclass
+class TrackingConfig:
+    """Whether and where Weights & Biases follows the work; it changes no number.
+
+    Attributes:
+        mode: `disabled`; `offline`, files for `wandb sync`; or `online`.
+        project: W&B project.
+        entity: W&B user or team; null: the account's default.
+        group: what the runs stand under; null: the preset's name, or else the model's.
+        dir: the run files are in `wandb/` under this folder.
+    """
+
+    mode: str = "disabled"
+    project: str = "nsvd_exp"
+    entity: str | None = None
+    group: str | None = None
+    dir: str = "results"
+
+    def __post_init__(self) -> None:
+        _require_one_of("tracking.mode", self.mode, TRACKING_MODES)
+        for name in ("project", "entity", "group"):
+            value = getattr(self, name)
+            legible = value is None or re.fullmatch(r"[^/\\#?%:]+", value) is not None
+            _require(legible, f"tracking.{name}", value, "a name without any of / \\ # ? % :")
+
+
+@dataclass
+class Config:
+    """One cell of the grid, as the user asked for it.
+
+    Attributes:
+        measure: `perplexity`, a compressed cell, or `similarity`, records of the dense model's
+            activations, for which method, ratio, k1 and solver do not matter.
+        ratio: fraction of the compressed weights' parameters that is removed, 0 < ratio < 1.
+        k1: fraction of the rank given to the first stage, 0 < k1 <= 1; nested methods only.
+        solver: `basis` or `paper`.
+        memory: `resident`, the whole model on its device; `streamed`, one decoder block at a time;
+            `auto`, resident until memory runs out, then streamed.
+        dataset: the evaluation sets, by name.
+        report: whether a grid ends with the report (`results_dir/report`).
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    dataset: dict[str, DatasetConfig] = field(default_factory=dict)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
+    measure: str = "perplexity"
+    ratio: float = 0.3
+    k1: float = 0.95
+    solver: str = "basis"
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str = "auto"
+    data_dir: str | None = None
+    results_dir: str = "results"
+    cache_dir: str = "results/cache"
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        # The rounding of a computed value, as in range(0.1,0.4,0.1), makes no cell of its own.
+        self.ratio, self.k1 = (float(f"{value:.12g}") for value in (self.ratio, self.k1))
+        _require(0 < self.ratio < 1, "ratio", self.ratio, "0 < ratio < 1, the fraction REMOVED")
+        _require(0 < self.k1 <= 1, "k1", self.k1, "0 < k1 <= 1, a fraction of the rank")
+        _require_one_of("measure", self.measure, MEASURES)
+        _require_one_of("solver", self.solver, SOLVERS)
+        _require_one_of("dtype", self.dtype, ("auto", *DTYPES))
+        _require_one_of("memory", self.memory, MEMORY)
+        known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
+        _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
+        _require(bool(self.dataset), "dataset", "[]", "at least one dataset")
+
+
+def typed_config(composed: DictConfig) -> Config:
+    """The composed configuration as typed, range-checked values.
+
+    Raises:
+        NsvdError: a value out of range, or one that must be given and is not.
+    """
+    try:
+        config = OmegaConf.to_object(composed)
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        way_out = " (a hub name or a folder)" if key == "model.name" else ""
+        raise NsvdError(f"{key} must be given: {key}=...{way_out}") from None
+    except ValidationError as error:
+        raise NsvdError(str(error)) from None
+    assert isinstance(config, Config)
+    return config

@@ -1,0 +1,237 @@
+"""Ranks, output bases and interpolative decomposition: tensors in, tensors out.
+
+For any invertible whitening S with M = S Sᵀ,
+
+    trunc_k(W S) S⁻¹ = U_k U_kᵀ W,    U_k = the k leading eigenvectors of W M Wᵀ,
+
+so a method of the SVD type is a choice of k orthonormal output directions (the columns of U_k), and
+its two factors are U_k (m x k) and U_kᵀ W (k x n). W M Wᵀ squares the spectrum of W S, therefore
+everything here is meant for float64 (`nsvd_exp.methods.base` sees to it).
+
+References: NSVD (arXiv 2503.17101), Theorems 1 to 4, equations (5a), (5b); G. Golub and
+C. Van Loan, Matrix Computations, 4th ed., sections 2.4 (Eckart-Young) and 5.4 (pivoted QR).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from nsvd_exp.errors import NsvdError
+
+
+def exact(value: float) -> Fraction:
+    """The decimal number that was typed: 0.55 is 55/100, which no binary float is."""
+    return Fraction(repr(value))
+
+
+def rank_for_ratio(m: int, n: int, ratio: float) -> int:
+    """The rank k = floor(m n (1 - ratio) / (m + n)) at which k (m + n) numbers remain.
+
+    Args:
+        m, n: rows and columns of the weight.
+        ratio: fraction of the m n numbers that is removed, 0 < ratio < 1.
+
+    Raises:
+        NsvdError: the rank is below 1.
+    """
+    k = math.floor(m * n * (1 - exact(ratio)) / (m + n))
+    if k < 1:
+        raise NsvdError(
+            f"ratio={ratio} leaves no rank for a {m} x {n} weight (rank 1 stores {m + n} of its "
+            f"{m * n} numbers): use a smaller ratio, or leave the layer dense with model.skip"
+        )
+    return k
+
+
+def split_rank(k: int, k1: float) -> tuple[int, int]:
+    """The ranks of stage one and two: floor(k1 k), held between 1 and k - 1, and the rest.
+
+    k1 = 1 gives (k, 0), the parent method. So does k = 1, which cannot be split.
+    """
+    if k1 == 1 or k == 1:
+        return k, 0
+    first = min(max(math.floor(exact(k1) * k), 1), k - 1)
+    return first, k - first
+
+
+def weighed(W: Tensor, M: Tensor | None) -> Tensor:
+    """W M for M full (n x n), diagonal (n) or the identity (None)."""
+    if M is None:
+        return W
+    return W * M if M.ndim == 1 else W @ M
+
+
+@dataclass(frozen=True)
+class OutputBasis:
+    """An orthonormal basis of the outputs of W, most important direction first.
+
+    Attributes:
+        U: (m, r) with r = min(m, n); UᵀU = I, and U Uᵀ W = W.
+        energy: (r,), the diagonal of Uᵀ (W M Wᵀ) U, which is 0 elsewhere: what of ||W S||_F² lies
+            in each direction.
+        seen: how many of them calibration saw, the rank of W M Wᵀ; the rest is ordered by W alone.
+    """
+
+    U: Tensor
+    energy: Tensor
+    seen: int
+
+
+def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> OutputBasis:
+    """The eigenvectors of W M Wᵀ, leading first; the first k give the best rank k under M.
+
+    Where W M Wᵀ is singular (fewer tokens than channels), its null space is ordered by W Wᵀ, which
+    is the limit of M + eps I: what calibration never saw is kept by its own size.
+
+    Args:
+        W: (m, n).
+        M: (n, n), symmetric and positive semidefinite; (n,), a diagonal; or None, the identity.
+        rank: a bound on the rank of M that is known beforehand. A Gram matrix summed in float32
+            has full rank by its rounding, whatever the number of its tokens.
+    """
+    m, n = W.shape
+    # A tall W is reduced to its n x n triangle first: no m x m problem with m > n.
+    Q, R = torch.linalg.qr(W) if m > n else (None, W)
+    C = weighed(R, M) @ R.T
+    energy, V = torch.linalg.eigh((C + C.T) / 2)
+    energy, V = energy.flip(0), V.flip(1)
+    seen = int((energy > energy[0] * len(energy) * torch.finfo(W.dtype).eps).sum())
+    seen = min(seen, len(energy) if rank is None else rank)
+    if seen < len(energy):
+        V = reorder_tail(V, V.T @ R, seen)
+        # Off its diagonal the turned block is of rounding size, as the block itself is.
+        energy = torch.cat([energy[:seen], ((C @ V[:, seen:]) * V[:, seen:]).sum(0)])
+    return OutputBasis(V if Q is None else Q @ V, energy.clamp(min=0), seen)
+
+
+def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> OutputBasis:
+    """The left singular vectors of A = W S, for an S whose square would lose the spectrum's tail.
+
+    Args:
+        A: (m, n).
+        W: (m, n), the weight itself.
+        rank: a bound on the rank of S that is known beforehand, as in `eigenbasis`.
+    """
+    U, s, _ = torch.linalg.svd(A, full_matrices=False)
+    seen = int((s > s[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
+    seen = min(seen, len(s) if rank is None else rank)
+    if seen < len(s):
+        # Beyond the rank of A the vectors are arbitrary: take the rest of W's range, by its size.
+        U = U[:, :seen]
+        rest = W - U @ (U.T @ W)
+        tail = torch.linalg.svd(rest, full_matrices=False).U[:, : len(s) - seen]
+        U = torch.linalg.qr(torch.cat([U, tail], dim=1)).Q
+    return OutputBasis(U, (U.T @ A).square().sum(1), seen)
+
+
+def reorder_tail(U: Tensor, coordinates: Tensor, first: int) -> Tensor:
+    """U with the columns from `first` on turned so that they lead under M = I.
+
+    They stay in the complement of the first columns. With B = UᵀW Wᵀ U this is the eigenproblem of
+    its trailing block, (r - first) x (r - first).
+
+    Args:
+        U: (m, r), orthonormal columns.
+        coordinates: (r, n) = UᵀW.
+    """
+    tail = coordinates[first:]
+    rotation = torch.linalg.eigh(tail @ tail.T).eigenvectors.flip(1)
+    return torch.cat([U[:, :first], U[:, first:] @ rotation], dim=1)
+
+
+def leading_eigenvectors(B: Tensor, k: int) -> Tensor:
+    """(s, k): the k leading eigenvectors of the symmetric B (s, s), leading first.
+
+    On a CPU by LAPACK's syevr, which turns back only the vectors that are asked for: the same
+    tridiagonal form as all of them need, hence as exact, and half the time on one thread for k / s
+    of a few hundredths (`benchmarks/linalg.py`). From a third of them on, and on CUDA, where
+    nothing else has been measured, all of them, in float64.
+    """
+    s = len(B)
+    if B.is_cuda or 3 * k > s:
+        return torch.linalg.eigh(B).eigenvectors.flip(1)[:, :k]
+    _, vectors = scipy.linalg.eigh(
+        B.numpy(), subset_by_index=(s - k, s - 1), driver="evr", check_finite=False
+    )
+    return torch.from_numpy(vectors).flip(1)
+
+
+def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Column interpolative decomposition: k columns of A and their coefficients.
+
+    QR with column pivoting, A P = Q R, gives A ~ A[:, J] T with T = R11⁻¹ [R11 R12] Pᵀ. Pivots that
+    are zero up to rounding get zero coefficients, so k may exceed the rank of A.
+
+    Args:
+        A: (r, n).
+        k: 1 <= k <= min(r, n).
+
+    Returns:
+        J: (k,) indices of the columns; T: (k, n), on the columns J the identity (where k exceeds
+        the rank of A, with zeros at its end).
+    """
+    # LAPACK makes all pivots, which pays from so many on (`benchmarks/linalg.py`).
+    J, R = _all_pivots(A, k) if 8 * k > len(A) and not A.is_cuda else _first_pivots(A, k)
+    diagonal = R[range(k), J].abs()
+    rank = int((diagonal > diagonal[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
+    T = torch.zeros_like(R)
+    T[:rank] = torch.linalg.solve_triangular(R[:rank, J[:rank]], R[:rank], upper=True)
+    T[:, J[:rank]] = torch.eye(k, rank, dtype=A.dtype, device=A.device)
+    return J, T
+
+
+def _all_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k pivots J (k,) and rows QᵀA (k, n) by LAPACK's geqp3 (through SciPy)."""
+    R, order = scipy.linalg.qr(A.numpy(), mode="r", pivoting=True, check_finite=False)
+    rows = A.new_empty(k, A.shape[1])
+    rows[:, order] = torch.from_numpy(R[:k])
+    return torch.from_numpy(order[:k]).long(), rows
+
+
+def _first_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same by Gram-Schmidt, each column made orthogonal twice, which ends at the k-th pivot."""
+    Q, R = A.new_zeros(k, A.shape[0]), A.new_zeros(k, A.shape[1])
+    left = A.square().sum(0)  # the squared length of what is left of each column
+    trusted = float(left.max())
+    # What is shorter is rounding, and no direction: its row stays 0.
+    shortest = trusted**0.5 * max(A.shape) * torch.finfo(A.dtype).eps
+    pivots: list[int] = []
+    for step in range(k):
+        if float(left.max()) < trusted * torch.finfo(A.dtype).eps ** 0.5:
+            # The differences below have lost half of their digits: from the columns themselves.
+            left = (A - Q[:step].T @ R[:step]).square().sum(0)
+            trusted = float(left.max())
+        left[pivots] = -1.0
+        pivots.append(int(left.argmax()))
+        column = A[:, pivots[-1]] - Q[:step].T @ R[:step, pivots[-1]]
+        column = column - Q[:step].T @ (Q[:step] @ column)
+        length = column.norm()
+        if length > shortest:
+            Q[step] = column / length
+            R[step] = Q[step] @ A
+            left = left - R[step].square()
+    return torch.tensor(pivots, device=A.device), R
+
+
+def truncated_svd(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best rank k of A (Theorem 1), as U_k S_k^(1/2) (m, k) and S_k^(1/2) V_kᵀ (k, n)."""
+    U, s, Vh = torch.linalg.svd(A, full_matrices=False)
+    root = s[:k].sqrt()
+    return U[:, :k] * root, root[:, None] * Vh[:k]
+
+
+def relative_loss(W: Tensor, approximation: Tensor, M: Tensor | None = None) -> float:
+    """||(W - Ŵ) S||_F / ||W S||_F with M = S Sᵀ; M = X Xᵀ gives the activation loss, equation (3).
+
+    0 where W S itself is 0.
+    """
+    E = W - approximation
+    total = float((weighed(W, M) * W).sum())
+    # Rounding can leave the sum of an all but perfect approximation a hair below zero.
+    return math.sqrt(max(float((weighed(E, M) * E).sum()), 0.0) / total) if total > 0 else 0.0

@@ -1,0 +1,232 @@
+"""A model's decoder blocks as a chain, of which the model's own forward can be run without them.
+
+Nothing here knows an architecture: blocks are stood in for by stubs, and the model's own code makes
+what enters the first block, what each block is called with, and the logits of what left the last.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.models.layers import decoder_blocks, replaced
+
+
+class _StopError(Exception):
+    """Ends a forward pass from inside it."""
+
+
+class _Stub(nn.Module):
+    """Stands where a block stood: has its attributes, and answers a call with `answer`."""
+
+    def __init__(self, block: nn.Module, answer: Callable[..., Any]) -> None:
+        super().__init__()
+        self._block = (block,)  # in a tuple it is no submodule
+        self._answer = answer
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._block[0], name)
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        return self._answer(args, named)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a block is called with beside the hidden states: masks, positions."""
+
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+    def on(self, block: nn.Module, hidden: Tensor) -> Any:
+        """What the block makes of `hidden`, in the form in which it gives it."""
+        return block(hidden, *self.args, **self.named)
+
+    def equals(self, other: Call) -> bool:
+        """Whether both are the same to a block."""
+        return _equal((self.args, self.named), (other.args, other.named))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    return isinstance(a, bool | int | float | str) and a == b
+
+
+class BlockChain:
+    """The decoder blocks of a causal language model in eval mode, `model(input_ids=).logits`.
+
+    Attributes:
+        model: all of it.
+        prefix: the name of its list of blocks.
+        blocks: the blocks themselves.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.prefix, self.blocks = decoder_blocks(model)
+        self._is_tuple: bool | None = None  # how blocks give their output, once one has been run
+
+    def hidden_of(self, output: Any) -> Tensor:
+        """The hidden states in a block's output.
+
+        Raises:
+            NsvdError: it gives more than them on to the next block.
+        """
+        self._is_tuple = isinstance(output, tuple)
+        hidden, more = (output[0], output[1:]) if self._is_tuple else (output, ())
+        if not isinstance(hidden, Tensor) or any(item is not None for item in more):
+            raise self._refusal("pass more than hidden states from one to the next")
+        return hidden
+
+    def entered(self, ids: Tensor) -> tuple[Tensor, Call]:
+        """What enters the first block for `ids` (rows, length), and its call; no block is run."""
+        hidden, (call,) = self._record(ids, 1)
+        return hidden, call
+
+    def calls(self, ids: Tensor) -> tuple[Tensor, list[Call]]:
+        """What enters the first block, and the call of each; no block is run.
+
+        A block must have been run before (`hidden_of`).
+
+        Raises:
+            NsvdError: the model does something to the hidden states between its blocks, or calls
+                them in another order.
+        """
+        return self._record(ids, len(self.blocks))
+
+    def _record(self, ids: Tensor, count: int) -> tuple[Tensor, list[Call]]:
+        calls: list[Call] = []
+        entering: list[Tensor] = []
+
+        def answer(index: int, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            hidden, call = _split(args, named)
+            if index != len(calls) or (entering and hidden is not entering[0]):
+                raise self._refusal("are not all there is between its first and its last block")
+            entering.append(hidden)
+            calls.append(call)
+            if len(calls) == count:
+                raise _StopError
+            return self.output_of(hidden)
+
+        try:
+            with self._stubbed(answer):
+                self.model(input_ids=ids, use_cache=False)
+        except _StopError:
+            return entering[0], calls
+        raise self._refusal("are not all run")
+
+    @contextmanager
+    def _stubbed(self, answer: Callable[..., Any]) -> Iterator[None]:
+        """Inside, block number i answers a call with `answer(i, args, named)`."""
+        stubs = nn.ModuleList(
+            _Stub(block, lambda args, named, index=index: answer(index, args, named))
+            for index, block in enumerate(self.blocks)
+        )
+        with replaced(self.model, {self.prefix: stubs}):
+            yield
+
+    def _refusal(self, problem: str) -> NsvdError:
+        return NsvdError(
+            f"the blocks '{self.prefix}' of {type(self.model).__name__} {problem}, so they cannot "
+            "be run one by one: use memory=resident"
+        )
+
+    def output_of(self, hidden: Tensor) -> Any:
+        """`hidden` in the form in which blocks give it, once one has been run (`hidden_of`)."""
+        return (hidden,) if self._is_tuple else hidden
+
+    def logits(
+        self, ids: Tensor, start: int, stop: int, output: Any, others: float = torch.nan
+    ) -> Tensor:
+        """The logits (rows, stop - start, vocabulary) of these positions; no block is run.
+
+        Args:
+            ids: (rows, length).
+            output: of the last block.
+            others: what all other blocks give, everywhere: nothing, unless it is looked at.
+        """
+        hidden = output[0] if isinstance(output, tuple) else output
+        nowhere = hidden.new_full((1, 1, 1), others).expand_as(hidden)
+        other = (nowhere, *output[1:]) if isinstance(output, tuple) else nowhere
+        last = len(self.blocks) - 1
+        with self._stubbed(lambda index, *_: output if index == last else other):
+            return logits_at(self.model, ids, start, stop)
+
+    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
+        """Refuse a model whose logits depend on more than the last block's output.
+
+        Args:
+            ids: (rows, length).
+            output: of the last block.
+
+        Raises:
+            NsvdError: so it is.
+        """
+        without, with_others = (
+            bool(self.logits(ids, 0, 1, output, others).isnan().any())
+            for others in (torch.nan, 0.0)
+        )
+        if without and not with_others:
+            raise self._refusal("are not all there is behind its logits")
+
+    @contextmanager
+    def keeping(self) -> Iterator[list[Any]]:
+        """The list holds the last block's output in the forward pass inside."""
+        kept: list[Any] = []
+        handle = self.blocks[-1].register_forward_hook(
+            lambda module, args, output: kept.append(output)
+        )
+        try:
+            yield kept
+        finally:
+            handle.remove()
+
+
+def _split(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, Call]:
+    if args:
+        return args[0], Call(args[1:], named)
+    rest = dict(named)
+    return rest.pop("hidden_states"), Call((), rest)
+
+
+def chooses_positions(model: nn.Module) -> bool:
+    """Whether the model's forward makes the logits of chosen positions alone.
+
+    One that is spread over several devices is not asked to: its positions and its hidden states
+    would be on different ones.
+    """
+    devices = {parameter.device for parameter in model.parameters() if not parameter.is_meta}
+    return len(devices) <= 1 and "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def kept_positions(model: nn.Module, ids: Tensor, start: int, stop: int) -> dict[str, Tensor]:
+    """What a forward pass over ids (rows, length) is told, if it needs no other logits."""
+    if not chooses_positions(model):
+        return {}
+    return {"logits_to_keep": torch.arange(start, stop, device=ids.device)}
+
+
+def logits_at(model: nn.Module, ids: Tensor, start: int, stop: int) -> Tensor:
+    """The logits (rows, stop - start, vocabulary) of these positions of ids (rows, length)."""
+    kept = kept_positions(model, ids, start, stop)
+    logits = model(input_ids=ids, use_cache=False, **kept).logits
+    return logits if kept else logits[:, start:stop]

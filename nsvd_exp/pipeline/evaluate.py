@@ -1,0 +1,186 @@
+"""Windows of tokens to negative log-likelihoods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.models.blocks import BlockChain, chooses_positions, logits_at
+from nsvd_exp.models.memory import FREE_PART, free_bytes, is_out_of_memory, token_bytes
+from nsvd_exp.progress import Progress
+
+T = TypeVar("T")
+
+# Tokens of the first batch that `auto` tries: enough to fill a GPU, little enough for a laptop.
+AUTO_TOKENS = {"cpu": 4096, "cuda": 65536}
+# Logits at once: 64 MB in float32 on a CPU, 512 MB on a GPU, where products should be large.
+LOGITS = {"cpu": 2**24, "cuda": 2**27}
+
+
+def in_batches(
+    work: Callable[[Iterator[Tensor]], T],
+    rows: Tensor,
+    batch: int | str,
+    device: torch.device,
+    progress: Progress | None = None,
+    tokens: int | None = None,
+) -> T:
+    """Run `work` over the batches of `rows` (rows, length), on `device`.
+
+    With `batch` = `auto`, a run that ends for want of memory is started again from the beginning
+    with half the batch, down to 1.
+
+    Args:
+        tokens: of the first batch that `auto` tries, if it is not to be AUTO_TOKENS.
+
+    Raises:
+        OutOfMemoryError: one row, or `batch` of them, are too many.
+    """
+    auto = batch == "auto"
+    tokens = tokens or AUTO_TOKENS[device.type]
+    size = max(1, tokens // rows.shape[1]) if auto else int(batch)
+    # From pinned memory a GPU copies while it computes.
+    source = rows.pin_memory() if device.type == "cuda" else rows
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(rows), size):
+            yield source[start : start + size].to(device, non_blocking=True)
+            if progress:
+                progress(min(start + size, len(rows)), len(rows))
+
+    while True:
+        try:
+            return work(batches())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not auto or size == 1:
+                raise OutOfMemoryError(
+                    f"{device} has too little memory for {size} windows of {rows.shape[1]} tokens"
+                ) from None
+        torch.cuda.empty_cache()
+        size = max(1, min(size, len(rows)) // 2)
+
+
+def fitting_tokens(model: nn.Module, device: torch.device) -> int:
+    """Tokens of a batch that a GPU's free memory should have room for; a CPU's does not count."""
+    limit = AUTO_TOKENS[device.type]
+    if device.type == "cpu":
+        return limit
+    return min(limit, int(FREE_PART * free_bytes(device) / token_bytes(model)))
+
+
+@torch.no_grad()
+def window_nll(
+    model: nn.Module,
+    windows: Tensor,
+    batch: int | str = "auto",
+    progress: Progress | None = None,
+) -> list[float]:
+    """The negative log-likelihood of each window: the sum over its length - 1 predicted tokens.
+
+    Every window is scored on its own; its first token is given and not scored.
+
+    Args:
+        model: a causal language model in eval mode, `model(input_ids=).logits`.
+        windows: (windows, length) token ids.
+
+    Returns:
+        nats, one number a window, summed in float64 over log-probabilities taken in float32.
+
+    Raises:
+        NsvdError: a loss is NaN or Inf; the message names the window.
+    """
+    device = next(model.parameters()).device
+
+    def score(batches: Iterator[Tensor]) -> list[float]:
+        # Read once, at the end: a GPU is not waited for in between.
+        return torch.cat([_losses(model, ids) for ids in batches]).tolist()
+
+    tokens = fitting_tokens(model, device) if batch == "auto" else None
+    return finite(in_batches(score, windows, batch, device, progress, tokens))
+
+
+def finite(nll: list[float]) -> list[float]:
+    """The same.
+
+    Raises:
+        NsvdError: a loss is NaN or Inf; the message names the window.
+    """
+    for index, value in enumerate(nll):
+        if not math.isfinite(value):
+            raise NsvdError(f"the loss of window {index} of {len(nll)} is {value}")
+    return nll
+
+
+def _losses(model: nn.Module, ids: Tensor) -> Tensor:
+    """nats (rows,) of ids (rows, length).
+
+    Where one chunk of logits does not hold all positions, the others come from the kept output of
+    the last block, by the model's own forward; unless the logits need more than that.
+    """
+    last, step = ids.shape[1] - 1, positions_at_once(model, ids)
+    if step < last and chooses_positions(model):
+        chain = BlockChain(model)
+        with chain.keeping() as kept:
+            first = logits_at(model, ids, 0, step)
+        again = chain.logits(ids, step - 1, step, kept[-1])
+        if torch.allclose(again, first[:, -1:], rtol=1e-2, atol=1e-2, equal_nan=True):
+            return summed_losses(
+                ids, step, lambda a, b: first if a == 0 else chain.logits(ids, a, b, kept[-1])
+            )
+        del first
+    logits = logits_at(model, ids, 0, last)
+    return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
+
+
+def window_losses(
+    model: nn.Module, ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]
+) -> Tensor:
+    """As `summed_losses`, with one call for all positions where the model chooses none."""
+    if chooses_positions(model):
+        return summed_losses(ids, step, logits_of)
+    logits = logits_of(0, ids.shape[1] - 1)
+    return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
+
+
+def positions_at_once(model: nn.Module, ids: Tensor) -> int:
+    """How many positions of all rows of ids (rows, length) have their logits in one chunk."""
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    return max(1, LOGITS[ids.device.type] // (len(ids) * vocabulary))
+
+
+def summed_losses(ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]) -> Tensor:
+    """nats (rows,), float64, of ids (rows, length); no more than `step` positions in float32.
+
+    Args:
+        logits_of: (start, stop) to the logits (rows, stop - start, vocabulary) of these positions.
+    """
+    total = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
+    for start in range(0, ids.shape[1] - 1, step):
+        stop = min(start + step, ids.shape[1] - 1)
+        targets = ids[:, start + 1 : stop + 1].flatten()
+        logits = logits_of(start, stop).float().flatten(0, 1)
+        losses = cross_entropy(logits, targets.to(logits.device), reduction="none")
+        total += losses.view(len(ids), -1).sum(1, dtype=torch.float64).to(total.device)
+    return total
+
+
+def perplexity(nll: float, tokens: int) -> float:
+    """exp(nll / tokens): nll in nats over `tokens` predicted tokens.
+
+    Raises:
+        NsvdError: the mean loss is above 709 nats a token, the largest exponent of a float.
+    """
+    try:
+        return math.exp(nll / tokens)
+    except OverflowError:
+        raise NsvdError(
+            f"a mean loss of {nll / tokens:.0f} nats has no finite perplexity"
+        ) from None

@@ -1,0 +1,294 @@
+"""`cache_dir`: what is kept between processes, within a size, and never removed while in use.
+
+    cache_dir/.lock                         held for a moment by who looks through the folder
+    cache_dir/in_use/<host>-<pid>-*.lock    held by a process as long as it lives, and beside it
+                            .json           which entries it uses
+    cache_dir/<kind>/<key>.json             what an entry is of; its time is that of its last use
+    cache_dir/<kind>/<key>*                 its files
+
+An entry is in use from `use` until its process uses another of the same kind, or ends. Who removes
+looks at the living processes under `.lock`, which `use` takes too: an entry is either seen to be in
+use, or gone before anybody looks for it. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import functools
+import json
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.files import held_by_another, hold, hold_until_exit, whoami
+from nsvd_exp.storage.results import write_atomically
+
+log = logging.getLogger(__name__)
+
+STATISTICS, BASES = "calibration", "bases"
+KINDS = (STATISTICS, BASES)
+# What `cache.keep` keeps.
+KEPT: dict[str, tuple[str, ...]] = {"none": (), "statistics": (STATISTICS,), "bases": KINDS}
+
+# safetensors reports a full disk as an error of its own.
+CANNOT_WRITE = (OSError, SafetensorError)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that is kept.
+
+    Attributes:
+        about: `model`, `dtype`, `calibration`, `metric`, as far as it has them; empty where no note
+            of it is left.
+        bytes: of all its files.
+        used: when it was used last, in seconds since 1970.
+        users: the living processes that use it, as `process PID on HOST`.
+    """
+
+    kind: str
+    key: str
+    about: dict[str, str]
+    bytes: int
+    used: float
+    users: tuple[str, ...]
+
+
+class Cache:
+    """A `cache_dir`, as one setting of `cache.keep` and `cache.limit_gb` sees it.
+
+    Args:
+        folder: made when something is to be kept.
+        keep: `none`, `statistics` or `bases`.
+        limit: bytes that all entries may take together; None: any. A process looks again at what
+            the others have added once it has added a fiftieth of it.
+    """
+
+    def __init__(self, folder: Path, keep: str = "bases", limit: int | None = None) -> None:
+        self.folder, self.limit = folder, limit
+        self._kinds = KEPT[keep]
+        self._room = 0  # bytes that can be written before the folder is looked at again
+        self._counting = threading.Lock()  # of the room: threads may write at once
+        self._said: set[str] = set()
+
+    def keeps(self, kind: str) -> bool:
+        """Whether entries of this kind are kept."""
+        return kind in self._kinds
+
+    def use(self, kind: str, key: str, about: dict[str, str]) -> None:
+        """From now on this process uses this entry, and no longer the last one of its kind.
+
+        Raises:
+            NsvdError: the folder cannot be written to.
+        """
+        try:
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                _pin_of(self.folder).use(kind, key)
+                note = self._note(kind, key)
+                if not note.exists():
+                    text = json.dumps(about, ensure_ascii=False)
+                    write_atomically(note, lambda path: path.write_text(text, encoding="utf-8"))
+                os.utime(note)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise NsvdError(f"cache_dir={self.folder} cannot be written to: {error}") from None
+            self.say(f"the disk of cache_dir={self.folder} is full: what is used is not protected")
+
+    def write(self, kind: str, path: Path, size: int, write: Callable[[Path], object]) -> bool:
+        """Keep a file of an entry in use, if there is room for it; said once a kind if not.
+
+        Args:
+            size: about how many bytes it will take.
+            write: fills the file it is given.
+        """
+        try:
+            if not self._has_room(size):
+                self.say(
+                    f"{kind} is not kept: {self.folder} has no room for {size / 1e9:.3g} GB more "
+                    f"within cache.limit_gb={(self.limit or 0) / 1e9:g}"
+                )
+                return False
+            write_atomically(path, write)
+        except CANNOT_WRITE as error:
+            self.say(f"{kind} cannot be kept in {self.folder}: {error}")
+            return False
+        return True
+
+    def say(self, message: str) -> None:
+        """Warn, of the same thing once a process."""
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("%s", message)
+
+    def entries(self) -> list[Entry]:
+        """All that is kept, least recently used first. Removes what dead processes left behind."""
+        if not self.folder.is_dir():
+            return []
+        with self._alone():
+            return self._entries()
+
+    def remove(self, wanted: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
+        """Remove the wanted entries: those that are gone, and those that are in use and stay."""
+        if not self.folder.is_dir():
+            return [], []
+        with self._alone():
+            found = [entry for entry in self._entries() if wanted(entry)]
+            gone = [entry for entry in found if not entry.users]
+            for entry in gone:
+                self._remove(entry)
+        return gone, [entry for entry in found if entry.users]
+
+    def _has_room(self, size: int) -> bool:
+        if self.limit is None:
+            return True
+        with self._counting:
+            if size > self._room:
+                self._room = self._make_room(size, self.limit)
+            self._room -= size
+            return self._room >= 0
+
+    def _make_room(self, size: int, limit: int) -> int:
+        """Remove what was not used for longest until `size` more fits; the room there is then."""
+        with self._alone():
+            entries = self._entries()
+            total = sum(entry.bytes for entry in entries)
+            for entry in entries:
+                if total + size <= limit:
+                    break
+                if not entry.users:
+                    self._remove(entry)
+                    total -= entry.bytes
+        return min(limit - total, size + limit // 50)
+
+    def _alone(self) -> Any:
+        return hold(self.folder / ".lock", "the list of the cache", lambda _: None)
+
+    def _entries(self) -> list[Entry]:
+        users = _users(self.folder)
+        found = []
+        for kind in KINDS:
+            files: dict[str, list[Path]] = {}
+            for path in _iterdir(self.folder / kind):
+                files.setdefault(_key_of(path), []).append(path)
+            for key, paths in files.items():
+                using = tuple(who for who, used in users if used.get(kind) == key)
+                note = self._note(kind, key)
+                used = max(_status(path)[1] for path in ([note] if note in paths else paths))
+                size = sum(_status(path)[0] for path in paths)
+                found.append(Entry(kind, key, _read_json(note), size, used, using))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def _remove(self, entry: Entry) -> None:
+        # The note last: what a death leaves over is still an entry, and found again.
+        note = self._note(entry.kind, entry.key)
+        paths = [p for p in _iterdir(self.folder / entry.kind) if _key_of(p) == entry.key]
+        for path in sorted(paths, key=lambda path: path == note):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _note(self, kind: str, key: str) -> Path:
+        return self.folder / kind / f"{key}.json"
+
+
+@functools.lru_cache
+def cache_at(folder: Path, keep: str, limit_gb: float | None) -> Cache:
+    """The one `Cache` of these settings in this process, so that it warns once."""
+    return Cache(folder, keep, None if limit_gb is None else int(limit_gb * 1e9))
+
+
+class _Pin:
+    """Which entries this process uses, for other processes to see as long as it lives."""
+
+    def __init__(self, folder: Path) -> None:
+        who = whoami()
+        name = f"{who['host']}-{who['pid']}-{uuid.uuid4().hex[:8]}"
+        self._note = folder / "in_use" / f"{name}.json"
+        self._note.parent.mkdir(exist_ok=True)
+        self._used: dict[str, str] = {}
+        self._pid = os.getpid()
+        self._who = f"process {who['pid']} on {who['host']}"
+        self._lock: FileLock = hold_until_exit(self._note.with_suffix(".lock"))
+        atexit.register(self.release)
+
+    def use(self, kind: str, key: str) -> None:
+        """Note the entry in place of the last one of its kind; called under `.lock`."""
+        if self._used.get(kind) != key:
+            used = self._used | {kind: key}
+            self._note.write_text(json.dumps({"who": self._who, "used": used}), encoding="utf-8")
+            self._used = used
+
+    def release(self) -> None:
+        """Use nothing any more."""
+        if os.getpid() != self._pid:  # a forked process ends: the pin is its parent's
+            return
+        self._note.unlink(missing_ok=True)
+        self._note.with_suffix(".lock").unlink(missing_ok=True)
+        self._lock.release()
+
+
+_pins: dict[tuple[int, Path], _Pin] = {}
+
+
+def _pin_of(folder: Path) -> _Pin:
+    key = (os.getpid(), folder)  # a forked process has its parent's list, and not its locks
+    if key not in _pins:
+        _pins[key] = _Pin(folder)
+    return _pins[key]
+
+
+def _users(folder: Path) -> list[tuple[str, dict[str, str]]]:
+    """The living processes and the entries they use, by kind; tidies up after the dead."""
+    users = []
+    for lock in (folder / "in_use").glob("*.lock"):
+        note = lock.with_suffix(".json")
+        if held_by_another(lock):
+            noted = _read_json(note)
+            users.append((str(noted.get("who", lock.stem)), dict(noted.get("used", {}))))
+        else:
+            note.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+    return users
+
+
+def _key_of(path: Path) -> str:
+    """The key that the name of a file of an entry begins with; temporary files begin with a dot."""
+    return path.name.lstrip(".").partition(".")[0]
+
+
+def _iterdir(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def _status(path: Path) -> tuple[int, float]:
+    """Bytes of a file, or of all in a folder, and the time of the last change."""
+    size, changed = 0, 0.0
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):  # a temporary file that was renamed meanwhile
+            status = file.stat()
+            size += status.st_size if file.is_file() else 0
+            changed = max(changed, status.st_mtime)
+    return size, changed
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

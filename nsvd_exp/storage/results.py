@@ -1,0 +1,185 @@
+"""Results on disk: one folder a cell or similarity record, one `result.json` in it.
+
+A cell is `done`, `failed` or `missing`. `result.json` is replaced as a whole (written beside it,
+then renamed), after every dataset, so that it is never half-written and nothing that was measured
+is lost; until the cell ends its status is `partial`, which counts as missing but keeps its numbers.
+The fields of `result.json` are described in `results/README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.files import hold
+from nsvd_exp.storage.keys import digest
+
+RESULT_VERSION = 1
+SIMILARITY_VERSION = 1
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is stored: cells, or similarity records.
+
+    Attributes:
+        folder: where, under `results_dir`.
+        version: of the fields of `result.json`.
+        required: fields without which a file is damaged.
+    """
+
+    folder: str
+    version: int
+    required: frozenset[str]
+
+
+_COMMON = frozenset({"status", "key", "identity", "layers", "created"})
+CELL = Kind("cells", RESULT_VERSION, _COMMON | {"method", "datasets", "earlier"})
+SIMILARITY = Kind("similarities", SIMILARITY_VERSION, _COMMON | {"dataset", "statistics"})
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp's are private; a store is shared
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The folder of one cell, or of one similarity record.
+
+    Attributes:
+        identity: what the cell's key is made of.
+        folder: `results_dir/cells/<method>-<ratio>-<k1>-<16 digits of the key>`, or
+            `results_dir/similarities/<dataset>-<16 digits of the key>`.
+    """
+
+    identity: dict[str, Any]
+    folder: Path
+    kind: Kind = CELL
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the identity."""
+        return digest(self.identity)
+
+    @property
+    def path(self) -> Path:
+        """Where the result stands."""
+        return self.folder / "result.json"
+
+    def read(self) -> Result | None:
+        """The stored result, or None where there is none.
+
+        Raises:
+            NsvdError: the file is damaged, or of a version this program does not know.
+        """
+        return read_result(self.path, self.kind) if self.path.exists() else None
+
+    def write(self, result: Result) -> None:
+        """Replace the stored result as a whole."""
+        text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+
+    @contextmanager
+    def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
+        """Hold the cell alone; `on_wait` is told once whom it waits for."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with hold(self.folder / ".lock", self.folder.name, on_wait):
+            yield
+
+
+def cell_for(results_dir: Path, identity: dict[str, Any]) -> Cell:
+    """The cell of `identity` in the store at `results_dir`; creates nothing."""
+    parts = [identity["method"]["name"]]
+    parts += [identity[name] for name in ("ratio", "k1") if name in identity]
+    return Cell(identity, results_dir / CELL.folder / "-".join([*parts, digest(identity)[:16]]))
+
+
+def similarity_record(results_dir: Path, dataset: str, identity: dict[str, Any]) -> Cell:
+    """The similarity record of `identity` in the store at `results_dir`; creates nothing."""
+    name = f"{dataset}-{digest(identity)[:16]}"
+    return Cell(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
+
+
+def read_result(path: Path, kind: Kind = CELL) -> Result:
+    """One `result.json`.
+
+    Raises:
+        NsvdError: the file is damaged, or of a version this program does not know.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        version = result["version"]
+        if version == kind.version and not result.keys() >= kind.required:
+            raise KeyError(f"it lacks {', '.join(sorted(kind.required - result.keys()))}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise NsvdError(f"{path} is damaged ({error}): move it away and run it again") from None
+    if version != kind.version:
+        raise NsvdError(
+            f"{path} has result version {version}, this program reads {kind.version}: "
+            "use another results_dir, or the version of nsvd_exp that wrote it"
+        )
+    return result
+
+
+def read_all(results_dir: Path) -> Iterator[Result]:
+    """Every stored cell under `results_dir`, in the order of the folders' names."""
+    return _read_kind(results_dir, CELL)
+
+
+def read_similarities(results_dir: Path) -> Iterator[Result]:
+    """Every stored similarity record under `results_dir`, in the order of the folders' names."""
+    return _read_kind(results_dir, SIMILARITY)
+
+
+def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
+    for path in result_paths(results_dir, kind):
+        yield read_result(path, kind)
+
+
+def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
+    """The files of a kind under `results_dir`, in the order of the folders' names."""
+    return sorted((results_dir / kind.folder).glob("*/result.json"))
+
+
+def find_number(result: Result | None, name: str, key: str) -> Result | None:
+    """The measurement of dataset `name` with this number key, or None."""
+    if result is None:
+        return None
+    current = result["datasets"].get(name)
+    candidates = ([current] if current else []) + result["earlier"]
+    return next((n for n in candidates if n["dataset"] == name and n["key"] == key), None)
+
+
+def put_number(result: Result, number: Result) -> None:
+    """Make `number` the current measurement of its dataset.
+
+    One made under another protocol (length, cap, source) moves to `earlier`; nothing is dropped.
+    """
+    name = number["dataset"]
+    others = [n for n in result["earlier"] if (n["dataset"], n["key"]) != (name, number["key"])]
+    previous = result["datasets"].get(name)
+    if previous is not None and previous["key"] != number["key"]:
+        others.append(previous)
+    result["earlier"] = others
+    result["datasets"][name] = number
