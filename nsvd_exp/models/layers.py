@@ -129,17 +129,21 @@ def _refusal(module: nn.Module, owners: Mapping[int, int]) -> str | None:
     return "holds integer matrices (quantised)" if buffers else None
 
 
+def replace(model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
+    """Put these modules in the place of the model's own of the same names."""
+    for name, module in replacements.items():
+        model.set_submodule(name, module)
+
+
 @contextmanager
 def replaced(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
     """The model with the named modules replaced; the old ones come back at the end."""
     originals = {name: model.get_submodule(name) for name in replacements}
     try:
-        for name, module in replacements.items():
-            model.set_submodule(name, module)
+        replace(model, replacements)
         yield
     finally:
-        for name, module in originals.items():
-            model.set_submodule(name, module)
+        replace(model, originals)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -64,8 +64,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The folder of one cell, or of one similarity record.
+class ResultFile:
+    """The stored result of one cell, or of one similarity record, in a folder of its own.
 
     Attributes:
         identity: what the cell's key is made of.
@@ -102,23 +102,27 @@ class Cell:
 
     @contextmanager
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Hold the cell alone; `on_wait` is told once whom it waits for."""
+        """Hold the folder alone; `on_wait` is told once whom it waits for."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold(self.folder / ".lock", self.folder.name, on_wait):
             yield
 
 
-def cell_for(results_dir: Path, identity: dict[str, Any]) -> Cell:
-    """The cell of `identity` in the store at `results_dir`; creates nothing."""
-    parts = [identity["method"]["name"]]
-    parts += [identity[name] for name in ("ratio", "k1") if name in identity]
-    return Cell(identity, results_dir / CELL.folder / "-".join([*parts, digest(identity)[:16]]))
+def cell_file(results_dir: Path, method: str, identity: dict[str, Any]) -> ResultFile:
+    """The result of the cell of `identity` in the store at `results_dir`; creates nothing.
+
+    Args:
+        method: its name, for people who look into the store.
+    """
+    parts = [method, identity.get("ratio"), (identity["method"] or {}).get("k1")]
+    name = "-".join([*filter(None, parts), digest(identity)[:16]])
+    return ResultFile(identity, results_dir / CELL.folder / name)
 
 
-def similarity_record(results_dir: Path, dataset: str, identity: dict[str, Any]) -> Cell:
+def similarity_file(results_dir: Path, dataset: str, identity: dict[str, Any]) -> ResultFile:
     """The similarity record of `identity` in the store at `results_dir`; creates nothing."""
     name = f"{dataset}-{digest(identity)[:16]}"
-    return Cell(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
+    return ResultFile(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
 
 
 def read_result(path: Path, kind: Kind = CELL) -> Result:
@@ -162,8 +166,8 @@ def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
     return sorted((results_dir / kind.folder).glob("*/result.json"))
 
 
-def find_number(result: Result | None, name: str, key: str) -> Result | None:
-    """The measurement of dataset `name` with this number key, or None."""
+def find_measurement(result: Result | None, name: str, key: str) -> Result | None:
+    """The measurement of dataset `name` with this key, or None."""
     if result is None:
         return None
     current = result["datasets"].get(name)
@@ -171,15 +175,15 @@ def find_number(result: Result | None, name: str, key: str) -> Result | None:
     return next((n for n in candidates if n["dataset"] == name and n["key"] == key), None)
 
 
-def put_number(result: Result, number: Result) -> None:
-    """Make `number` the current measurement of its dataset.
+def put_measurement(result: Result, measured: Result) -> None:
+    """Make `measured` the current measurement of its dataset.
 
     One made under another protocol (length, cap, source) moves to `earlier`; nothing is dropped.
     """
-    name = number["dataset"]
-    others = [n for n in result["earlier"] if (n["dataset"], n["key"]) != (name, number["key"])]
+    name = measured["dataset"]
+    others = [n for n in result["earlier"] if (n["dataset"], n["key"]) != (name, measured["key"])]
     previous = result["datasets"].get(name)
-    if previous is not None and previous["key"] != number["key"]:
+    if previous is not None and previous["key"] != measured["key"]:
         others.append(previous)
     result["earlier"] = others
-    result["datasets"][name] = number
+    result["datasets"][name] = measured

@@ -1,28 +1,26 @@
-"""What `hydra/launcher=local`, `=slurm` and `=ray` stand for.
-
-Hydra takes launchers from the `hydra_plugins` namespace alone, hence the place of this file; the
-engines are in `nsvd_exp/launchers`.
-"""
+"""What `hydra/launcher=` chooses from: each has an engine run the jobs of a grid."""
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-if TYPE_CHECKING:
-    from nsvd_exp.cli.launchers.task import Ended, Task
+from nsvd_exp.cli.launchers import local, ray, slurm
+from nsvd_exp.cli.launchers.task import Ended, Task, run_task
+from nsvd_exp.cli.terminal import stderr
+from nsvd_exp.errors import NsvdError
 
 
 class GridLauncher(Launcher):
-    """Composes the jobs of a grid here and has an engine run them elsewhere."""
+    """Has an engine run the jobs of a grid elsewhere, and says what became of each as it ends."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -38,31 +36,38 @@ class GridLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs, saying what became of each as it ends; the returns are in their order."""
-        from nsvd_exp.cli import terminal as display
+        """Compose the jobs and run them; the returns are in their order."""
+        loader = self.context.config_loader
+        jobs = [loader.load_sweep_config(self.config, list(job)) for job in job_overrides]
+        return self.launch_composed(jobs, initial_job_idx)
 
+    def launch_composed(self, jobs: Sequence[DictConfig], first: int = 0) -> list[JobReturn]:
+        """Run jobs that are composed already; the returns are in their order.
+
+        Args:
+            first: the number of the first one.
+        """
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        tasks = list(self._tasks(job_overrides, initial_job_idx))
+        tasks = [self._task(job, number) for number, job in enumerate(jobs, start=first)]
         returns: dict[int, JobReturn] = {}
         for task, returned in self.run(tasks):
             returns[task.composed.hydra.job.num] = returned
-            outcome = returned.return_value
-            text = f"{len(returns)}/{len(tasks)} {' '.join(filter(None, outcome.label))}: "
-            display.stderr().print(text + outcome.state, markup=False, soft_wrap=True)
+            self.say(f"{len(returns)}/{len(tasks)}", returned)
         return [returns[number] for number in sorted(returns)]
 
-    def _tasks(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Task]:
-        from nsvd_exp.cli.launchers.task import Task
+    def _task(self, composed: DictConfig, number: int) -> Task:
+        with open_dict(composed):
+            composed.hydra.job.id = composed.hydra.job.num = number
+            composed.hydra.sweep.dir = str(self.config.hydra.sweep.dir)
+        return Task(composed, self.function, self.context, os.getcwd())
 
-        for number, overrides in enumerate(job_overrides, start=first):
-            composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(composed):
-                composed.hydra.job.id = composed.hydra.job.num = number
-                composed.hydra.sweep.dir = str(self.config.hydra.sweep.dir)
-            yield Task(composed, self.function, self.context, os.getcwd())
+    def say(self, count: str, returned: JobReturn) -> None:
+        """Say what became of a job that has ended somewhere else."""
+        outcome = returned.return_value
+        text = f"{count} {' '.join(filter(None, outcome.label))}: {outcome.state}"
+        stderr().print(text, markup=False, soft_wrap=True)
 
-    @abstractmethod
     def check(self) -> None:
         """Make sure of the engine and its settings before anything starts.
 
@@ -75,12 +80,17 @@ class GridLauncher(Launcher):
         """Run the tasks; yields each with its return when it ends."""
 
 
-def _require(condition: bool, **setting: Any) -> None:
-    from nsvd_exp.errors import NsvdError
+class HereLauncher(GridLauncher):
+    """One job after another in this process (`conf/hydra/launcher/here.yaml`)."""
 
-    if not condition:
-        ((name, value),) = setting.items()
-        raise NsvdError(f"hydra.launcher.{name}={value}: expected a positive number")
+    def run(self, tasks: Sequence[Task]) -> Ended:
+        """Run the tasks one by one."""
+        for task in tasks:
+            yield task, run_task(task)
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+
+    def say(self, count: str, returned: JobReturn) -> None:
+        """Say nothing: the job itself has done so, in this process."""
 
 
 class LocalLauncher(GridLauncher):
@@ -96,9 +106,7 @@ class LocalLauncher(GridLauncher):
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks in processes."""
-        from nsvd_exp.cli.launchers import local
-
-        return local.run(tasks, self.n_jobs)
+        return local.run(tasks, local.environments_for(tasks, self.n_jobs))
 
 
 class SlurmLauncher(GridLauncher):
@@ -110,15 +118,11 @@ class SlurmLauncher(GridLauncher):
 
     def check(self) -> None:
         """Check for submitit and Slurm; submitit checks its settings."""
-        from nsvd_exp.cli.launchers import slurm
-
         _require(isinstance(self.check_s, int | float) and self.check_s > 0, check_s=self.check_s)
         slurm.check()
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks as a job array."""
-        from nsvd_exp.cli.launchers import slurm
-
         return slurm.run(tasks, self.check_s, self.settings)
 
 
@@ -130,8 +134,6 @@ class RayLauncher(GridLauncher):
 
     def check(self) -> None:
         """Check for Ray, and what a cell asks of it."""
-        from nsvd_exp.cli.launchers import ray
-
         for name in ("num_gpus", "num_cpus"):
             value = self.settings[name]
             _require(
@@ -141,6 +143,10 @@ class RayLauncher(GridLauncher):
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks on a Ray cluster."""
-        from nsvd_exp.cli.launchers import ray
-
         return ray.run(tasks, **self.settings)
+
+
+def _require(condition: bool, **setting: Any) -> None:
+    if not condition:
+        ((name, value),) = setting.items()
+        raise NsvdError(f"hydra.launcher.{name}={value}: expected a positive number")
