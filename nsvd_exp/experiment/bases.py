@@ -11,32 +11,28 @@ away, and would double the file.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nsvd_exp.experiment.order import FORMAT, BasisGroup
+from nsvd_exp.experiment.order import BasisGroup
 from nsvd_exp.methods.linalg import OutputBasis
 from nsvd_exp.methods.nested import Basis
 from nsvd_exp.models.devices import memory_for_bases
 from nsvd_exp.storage.cache import BASES, Cache
-from nsvd_exp.storage.files import hold
+from nsvd_exp.storage.files import DamagedError, hold
+from nsvd_exp.storage.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
 Make = Callable[[], tuple[OutputBasis, bool]]
 STORED = torch.float32
-DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -147,7 +143,7 @@ class Bases:
             if path.exists():
                 try:
                     return load(path, W)
-                except DAMAGED as error:
+                except DamagedError as error:
                     kept = f"bases of {self.group.about['model']} in {path.parent}"
                     self._cache.say(f"{kept} are damaged or of another version: made again")
                     log.debug("%s: %s", path, error)
@@ -158,7 +154,7 @@ class Bases:
         basis = _stored(*make(), W)
         if not self._is_full:
             size = basis.U.nbytes + basis.energy.nbytes
-            self._is_full = not self._cache.write(BASES, path, size, lambda p: save(basis, p))
+            self._is_full = not self._cache.write(BASES, size, lambda: save(basis, path))
         return basis
 
 
@@ -173,37 +169,20 @@ def _of_rounded(U: Tensor, energy: Tensor, seen: int, is_gram: bool, W: Tensor) 
 
 
 def save(basis: Basis, path: Path) -> None:
-    """Write U, the energies and their checksum as safetensors."""
-    tensors = {"U": basis.U.contiguous(), "energy": basis.energy.contiguous()}
-    about = {"seen": basis.seen, "is_gram": basis.is_gram, "checksum": _checksum(tensors)}
-    metadata = {"format": str(FORMAT), "about": json.dumps(about)}
-    safetensors.torch.save_file(tensors, path, metadata)
+    """Write U and the energies."""
+    about = {"seen": basis.seen, "is_gram": basis.is_gram}
+    save_tensors(path, {"U": basis.U, "energy": basis.energy}, about)
 
 
 def load(path: Path, W: Tensor) -> Basis:
     """Read what `save` wrote, for the weight W (m, n).
 
     Raises:
-        SafetensorError, KeyError, ValueError, TypeError: it is damaged, or of another version.
+        DamagedError: it is missing, damaged, of another version, or of a weight of another shape.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if metadata["format"] != str(FORMAT):
-            raise ValueError(f"format {metadata['format']}, this program reads {FORMAT}")
-        about = json.loads(metadata["about"])
-        # Copies: a map of the file would break when the file is removed on another machine.
-        tensors = {name: file.get_tensor(name).clone() for name in ("U", "energy")}
-    if _checksum(tensors) != about["checksum"]:
-        raise ValueError("its checksum is another")
-    U, energy = tensors["U"], tensors["energy"]
+    tensors, about = load_tensors(path)
+    # Copies: a map of the file would break when the file is removed on another machine.
+    U, energy = tensors["U"].clone(), tensors["energy"].clone()
     if U.shape != (W.shape[0], min(W.shape)):
-        raise ValueError(f"a basis {tuple(U.shape)} for a weight {tuple(W.shape)}")
+        raise DamagedError(f"{path}: a basis {tuple(U.shape)} for a weight {tuple(W.shape)}")
     return _of_rounded(U, energy, about["seen"], about["is_gram"], W)
-
-
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 of the tensors' bytes."""
-    checksum = 0
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].numpy().data, checksum)
-    return checksum

@@ -21,17 +21,11 @@ from nsvd_exp.config.schema import (
     MethodConfig,
     ModelConfig,
 )
-from nsvd_exp.data.sources import (
-    DatasetSource,
-    ModelSource,
-    locate_dataset,
-    locate_model,
-    resolve_dtype,
-    resolve_length,
-)
+from nsvd_exp.data.sources import DatasetSource, locate_dataset
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.improvement import REFERENCE_METHOD
 from nsvd_exp.models.devices import resolve_device
+from nsvd_exp.models.hub import ModelSource, locate_model, resolve_dtype, resolve_length
 from nsvd_exp.storage.keys import decimal_text, digest
 from nsvd_exp.storage.results import Cell, Result, cell_for, find_number
 

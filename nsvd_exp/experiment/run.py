@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nsvd_exp.data.text import Tokens
+from nsvd_exp.data.tokens import Tokens
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.bases import Bases
 from nsvd_exp.experiment.plan import Plan, PlannedNumber, public_config
@@ -30,9 +30,9 @@ from nsvd_exp.experiment.session import (
     with_fallback,
 )
 from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.models.batches import memory_to
 from nsvd_exp.models.layers import LowRankLinear, find_linears, parameter_count, replaced
 from nsvd_exp.models.loading import check_device, to_dtype
-from nsvd_exp.models.memory import memory_to
 from nsvd_exp.models.streamed import Compressed, StreamedModel, window_nll_streamed
 from nsvd_exp.pipeline.compress import achieved_ratio, compress, ranks_for
 from nsvd_exp.pipeline.evaluate import finite, perplexity, window_nll
@@ -209,7 +209,8 @@ class _Work:
         if plan.calibration is not None:
             with self.stopwatch("calibrate"):
                 calibration = calibration_of(plan, plan.calibration, loaded, layers, self.observer)
-            statistics, self.result["calibration"] = calibration.statistics, calibration.record
+            statistics = {name: calibration.of(name) for name in layers}
+            self.result["calibration"] = calibration.record
         bases = None if config.solver == "paper" else bases_of(plan)
         return _Compressor(plan, ranks, method, statistics, bases)
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from nsvd_exp.data.text import Tokens, calibration_samples, text_of, windows
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import Tokens, calibration_samples, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.experiment.bases import Bases, memory
 from nsvd_exp.experiment.order import basis_group, model_identity
@@ -27,17 +28,17 @@ from nsvd_exp.experiment.plan import (
     Resolved,
     calibration_title,
 )
+from nsvd_exp.methods.base import Calibration
+from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import gpus_of
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
-from nsvd_exp.models.memory import is_out_of_memory
 from nsvd_exp.models.streamed import StreamedModel, calibrate_streamed
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.progress import Observer, Progress
-from nsvd_exp.storage.cache import STATISTICS, Cache, cache_at
-from nsvd_exp.storage.files import ScratchFolder, hold
+from nsvd_exp.storage.cache import CANNOT_WRITE, STATISTICS, Cache
+from nsvd_exp.storage.files import DamagedError, ScratchFolder, hold
 from nsvd_exp.storage.keys import digest
-from nsvd_exp.storage.results import write_atomically
-from nsvd_exp.storage.tensors import DAMAGED, Calibration
+from nsvd_exp.storage.tensors import StatisticsFolder
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ _tokens: dict[tuple[str, str], Tokens] = {}
 _calibration: tuple[str, Calibration] | None = None
 # Keys of models that memory=auto streams: they turned out too large for their device.
 _too_large: set[str] = set()
+# One for each setting of a cache, so that it warns once.
+_caches: dict[tuple[Path, str, float | None], Cache] = {}
 
 
 def load(plan: Resolved) -> LoadedModel:
@@ -164,8 +167,11 @@ def windows_of(
     """
     key = _tokens_key(plan, number)
     if key not in _tokens:
-        text, cap = texts[number.key], plan.config.evaluation.max_windows
-        _tokens[key] = windows(loaded.tokenizer, text, number.dataset, plan.length, cap)
+        dataset, cap = number.dataset, plan.config.evaluation.max_windows
+        _tokens[key] = windows(
+            loaded.tokenizer, texts[number.key], plan.length, cap, dataset.split_special_tokens,
+            f"dataset {dataset.name}",
+        )  # fmt: skip
     check_vocabulary(loaded.model, _tokens[key].ids)
     return _tokens[key]
 
@@ -211,7 +217,13 @@ def release_calibration() -> None:
 
 def cache_of(plan: Resolved) -> Cache:
     """Where the plan keeps what is shared with other processes."""
-    return cache_at(plan.cache_dir, plan.config.cache.keep, plan.config.cache.limit_gb)
+    keep, limit_gb = plan.config.cache.keep, plan.config.cache.limit_gb
+    key = plan.cache_dir, keep, limit_gb
+    if key not in _caches:
+        _caches[key] = Cache(
+            plan.cache_dir, keep, None if limit_gb is None else int(limit_gb * 1e9)
+        )
+    return _caches[key]
 
 
 def bases_of(plan: Resolved) -> Bases:
@@ -225,26 +237,29 @@ def bases_of(plan: Resolved) -> Bases:
 def _kept_calibration(plan: Resolved, key: str, work: _CalibrationPass) -> Calibration:
     cache = cache_of(plan)
     if not cache.keeps(STATISTICS):
-        return work.in_memory() if work.streamed is None else work.in_file(work.streamed.scratch)
+        if work.streamed is None:
+            return work.in_memory()
+        return work.in_folder(StatisticsFolder(work.streamed.scratch))
     title = calibration_title(plan.config.calibration)
     about = {"model": plan.config.model.title, "dtype": plan.dtype, "calibration": title}
     cache.use(STATISTICS, key, about)
-    path = cache.folder / STATISTICS / f"{key}.safetensors"
-    with hold(path.with_suffix(".lock"), f"the calibration of {about['model']}", log.warning):
-        if path.exists():
+    folder = StatisticsFolder(cache.folder / STATISTICS / key)
+    lock = folder.path.with_suffix(".lock")
+    with hold(lock, f"the calibration of {about['model']}", log.warning):
+        if folder.is_complete:
             try:
-                return Calibration.load(path)
-            except DAMAGED as error:
+                return folder.load()
+            except DamagedError as error:
                 cache.say(
-                    f"calibration statistics {path} are damaged or of another version ({error}): "
-                    "made again"
+                    "calibration statistics are damaged or of another version, and made again: "
+                    f"{error}"
                 )
         if work.streamed is not None:
-            return work.in_file(path)
+            return work.in_folder(folder)
         calibration = work.in_memory()
-        kept = cache.write(STATISTICS, path, calibration.nbytes, calibration.save)
+        kept = cache.write(STATISTICS, calibration.nbytes, lambda: folder.save(calibration))
     # Read back: the memory of the sums themselves is free for the evaluation then.
-    return Calibration.load(path, check=False) if kept else calibration
+    return folder.load(check=False) if kept else calibration
 
 
 @dataclass(frozen=True)
@@ -265,30 +280,29 @@ class _CalibrationPass:
     def in_memory(self) -> Calibration:
         """All statistics at once."""
         samples = self._samples()
-        statistics = calibrate(self.loaded.model, self.layers, samples.ids, *self._options())
-        return Calibration(statistics, _record(self.plan, samples))
+        parts = calibrate(self.loaded.model, self.layers, samples.ids, *self._options())
+        return Calibration(*parts, _record(self.plan, samples))
 
-    def in_file(self, path: Path) -> Calibration:
+    def in_folder(self, folder: StatisticsFolder) -> Calibration:
         """The statistics of a streamed model, written block by block: they never sum up.
 
         Raises:
-            NsvdError: the file cannot be written.
+            NsvdError: they cannot be written.
         """
         streamed, samples = self.streamed, self._samples()
         assert streamed is not None
-        record = _record(self.plan, samples)
-
-        def write(file: Path) -> None:
-            calibrate_streamed(streamed, self.layers, samples.ids, file, record, *self._options())
-
         try:
-            write_atomically(path, write)
-        except OSError as error:
+            with folder.being_written():
+                reads = calibrate_streamed(
+                    streamed, self.layers, samples.ids, folder.add, *self._options()
+                )
+                folder.finish(reads, _record(self.plan, samples))
+        except CANNOT_WRITE as error:
             raise NsvdError(
-                f"calibration statistics cannot be kept in {path.parent} ({error}), and with "
+                f"calibration statistics cannot be kept in {folder.path} ({error}), and with "
                 "memory=streamed there is no other place for them: give another cache_dir"
             ) from None
-        return Calibration.load(path, check=False)
+        return folder.load(check=False)
 
     def _samples(self) -> Tokens:
         log.info("calibrating on %s", calibration_title(self.plan.config.calibration))
@@ -321,7 +335,11 @@ def _samples(plan: Resolved, planned: PlannedCalibration, loaded: LoadedModel) -
     if planned.tokenizer is not None:
         tokenizer = load_tokenizer(planned.tokenizer.source, planned.tokenizer.config)
     text = text_of(calibration.dataset, calibration.split, planned.source)
-    samples = calibration_samples(tokenizer, text, calibration)
+    samples = calibration_samples(
+        tokenizer, text, calibration.samples, calibration.sample_length, calibration.seed,
+        calibration.sampler, calibration.dataset.split_special_tokens,
+        f"the calibration text of {calibration.dataset.name}",
+    )  # fmt: skip
     if len(samples.ids) < calibration.samples:
         log.warning(
             "calibration: %d of %d samples had %d tokens; the others are left out",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,14 @@ from nsvd_exp.experiment.session import (
     with_fallback,
 )
 from nsvd_exp.experiment.similarity_plan import SimilarityPlan, record_config
+from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import check_device
 from nsvd_exp.models.streamed import StreamedModel, watch_streamed
-from nsvd_exp.pipeline.calibrate import GramAccumulator, MeanAccumulator, watch
-from nsvd_exp.pipeline.similarity import compare_layers, gram_bytes
+from nsvd_exp.pipeline.calibrate import GramAccumulator, MeanAccumulator, Sums, watch
+from nsvd_exp.pipeline.similarity import compare_layers
 from nsvd_exp.progress import Observer
 from nsvd_exp.storage.results import Cell, Result
-from nsvd_exp.storage.tensors import Calibration
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +162,8 @@ class _Work:
 
     def _wants_gram(self, calibration: Calibration) -> bool:
         similarity = self.plan.config.similarity
-        size = gram_bytes(calibration.statistics)
-        return similarity.statistic == "gram" or size < similarity.gram_limit_gb * 1e9
+        limit = similarity.gram_limit_gb * 1e9
+        return similarity.statistic == "gram" or calibration.nbytes < limit
 
     def _compare(
         self, number: PlannedNumber, ready: _Ready, ids: Tensor, has_gram: bool
@@ -178,7 +178,7 @@ class _Work:
             sums = watch(ready.loaded.model, ready.layers, ids, kind, batch, progress)
         except NsvdError as error:
             raise type(error)(f"dataset {name}: {error}") from None
-        return compare_layers(ready.calibration.statistics, sums)
+        return compare_layers(ready.layers, ready.calibration, sums)
 
 
 def _compare_streamed(
@@ -189,14 +189,10 @@ def _compare_streamed(
     *options: Any,
 ) -> list[dict[str, Any]]:
     """The similarity of every layer, with the sums of one block at a time."""
-    rows: list[dict[str, Any]] = []
-    known = ready.calibration.statistics
+    rows: dict[str, dict[str, Any]] = {}
 
-    def begin() -> Callable[[Mapping[str, nn.Linear], dict[str, MeanAccumulator]], None]:
-        rows.clear()
-        return lambda inside, sums: rows.extend(
-            compare_layers({name: known[name] for name in inside}, sums)
-        )
+    def keep(inside: Mapping[str, nn.Linear], sums: Sums[MeanAccumulator]) -> None:
+        rows.update({row["name"]: row for row in compare_layers(inside, ready.calibration, sums)})
 
-    watch_streamed(streamed, ready.layers, ids, kind, begin, *options)
-    return rows
+    watch_streamed(streamed, ready.layers, ids, kind, keep, *options)
+    return list(rows.values())

@@ -12,9 +12,9 @@ P L Pᵀ = G its eigendecomposition.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -64,6 +64,30 @@ class Statistics(Means):
         """The same on `device` in `dtype`."""
         gram, abs_mean, mean = (t.to(device, dtype) for t in (self.gram, self.abs_mean, self.mean))
         return Statistics(gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The statistics of all layers, each distinct layer input once.
+
+    Attributes:
+        inputs: by the name of the input, which is that of the first layer that reads it.
+        reads: of each layer, the name of the input that it reads.
+        record: what a result says of the tokens that the statistics were made from.
+    """
+
+    inputs: Mapping[str, Statistics]
+    reads: Mapping[str, str]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, layer: str) -> Statistics:
+        """The statistics of the input that the layer reads."""
+        return self.inputs[self.reads[layer]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the Gram matrices, which are nearly all that a calibration takes."""
+        return sum(statistics.gram.nbytes for statistics in self.inputs.values())
 
 
 @dataclass(frozen=True)

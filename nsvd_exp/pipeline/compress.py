@@ -43,6 +43,7 @@ def compress(
     dtype: torch.dtype,
     progress: Progress | None = None,
     bases: Bases | None = None,
+    at_once: int | None = None,
 ) -> tuple[dict[str, LowRankLinear], list[dict[str, Any]]]:
     """Factorise every layer; the model itself stays as it is.
 
@@ -51,6 +52,7 @@ def compress(
         dtype: of the factors and biases. They are rounded to it once, from float64 or from what
             `bases` holds.
         bases: shared with other cells; `solver=paper` has none.
+        at_once: layers at a time; None for as many as fit.
 
     Returns:
         The two-factor layers by name, and a row a layer as in `results/README.md`.
@@ -73,7 +75,8 @@ def compress(
 
     compressed: dict[str, LowRankLinear] = {}
     table = []
-    for name, (low_rank, row) in zip(layers, each_layer(replacement, layers), strict=True):
+    replacements = each_layer(replacement, layers, at_once)
+    for name, (low_rank, row) in zip(layers, replacements, strict=True):
         compressed[name] = low_rank
         table.append(row)
         if progress:
