@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.bases import Bases, memory
 from nsvd_exp.experiment.order import METRICS, BasisGroup
-from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.methods.base import Calibration, Method, Statistics, whitening_named
 from nsvd_exp.methods.linalg import split_rank
 from nsvd_exp.models.layers import LowRankLinear, decoder_blocks, find_linears, replaced
 from nsvd_exp.pipeline.calibrate import calibrate
@@ -206,7 +206,8 @@ class Bench:
         setting = self.setting
 
         def work(rows: Tensor) -> None:
-            self.statistics = calibrate(self.model, self.layers, rows)
+            found = Calibration(*calibrate(self.model, self.layers, rows))
+            self.statistics = {name: found.of(name) for name in self.layers}
 
         samples = self.fitting(self.ids(setting.samples), CALIBRATION_TIME, work)
         self._reset_peak()

@@ -19,7 +19,8 @@ from torch import nn
 from nsvd_exp.cli.arguments import normalise
 from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.config.schema import typed_config
-from nsvd_exp.data.text import text_of, windows
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import windows
 from nsvd_exp.experiment.plan import Plan, plan_cell
 from nsvd_exp.models.layers import LowRankLinear, find_linears, replaced
 from nsvd_exp.pipeline.compress import ranks_for
@@ -138,11 +139,18 @@ class Passes:
         self._batch = plan.config.evaluation.batch
         texts = {n.dataset.name: text_of(n.dataset, "test", n.source) for n in plan.numbers}
         self._windows = {
-            n.dataset.name: windows(tokenizer, texts[n.dataset.name], n.dataset, plan.length, cap)
+            n.dataset.name: windows(
+                tokenizer, texts[n.dataset.name], plan.length, cap, n.dataset.split_special_tokens
+            )
             for n in plan.numbers
         }
         self.all_tokens = sum(
-            windows(tokenizer, texts[n.dataset.name], n.dataset, plan.length, None).ids.numel()
+            windows(
+                tokenizer,
+                texts[n.dataset.name],
+                plan.length,
+                split_special_tokens=n.dataset.split_special_tokens,
+            ).ids.numel()
             for n in plan.numbers
         )
         self.tokens = sum(found.ids.numel() for found in self._windows.values())

@@ -27,7 +27,7 @@ from nsvd_exp.experiment.bases import Bases, load, memory, save
 from nsvd_exp.experiment.order import METRICS, BasisGroup, basis_group, metric_identity
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.methods import base as methods
-from nsvd_exp.methods.base import WHITENINGS, Method, Statistics, whitening_named
+from nsvd_exp.methods.base import WHITENINGS, Calibration, Method, Statistics, whitening_named
 from nsvd_exp.methods.linalg import leading_eigenvectors, relative_loss
 from nsvd_exp.methods.nested import Basis
 from nsvd_exp.models.layers import find_linears, replaced
@@ -35,6 +35,8 @@ from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.compress import compress, ranks_for
 from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.cache import BASES, Cache
+from nsvd_exp.storage.files import DamagedError
+from nsvd_exp.storage.tensors import FORMAT
 
 Settings = Callable[..., list[str]]
 SHAPES = [(20, 30), (30, 20), (24, 24)]
@@ -152,7 +154,8 @@ def test_held_in_float32_the_bundled_model_loses_what_it_loses_in_float64(
     model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=torch.float32).eval()
     samples, windows = (bundled_rows(split) for split in ("train", "test"))
     layers = find_linears(model, [])
-    statistics = calibrate(model, layers, samples)
+    calibration = Calibration(*calibrate(model, layers, samples))
+    statistics = {name: calibration.of(name) for name in layers}
     tables, losses = [], []
     for held in (torch.float32, torch.float64):
         monkeypatch.setattr(bases, "STORED", held)
@@ -328,7 +331,7 @@ def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert torch.equal(again.U, basis.U)
     assert torch.equal(again.energy, basis.energy)
     assert (again.seen, again.is_gram) == (20, True)
-    with pytest.raises(ValueError, match="for a weight"):
+    with pytest.raises(DamagedError, match="for a weight"):
         load(tmp_path / "file", W.T)
 
 
@@ -336,12 +339,13 @@ def flipped(content: bytes) -> bytes:
     return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
 
 
+THIS_FORMAT = f'"format":"{FORMAT}"'.encode()
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda content: content[:-8],
     "cut in its header": lambda content: content[:20],
     "empty": lambda content: b"",
     "a bit flipped": flipped,
-    "another version": lambda content: content.replace(b'"format":"1"', b'"format":"0"'),
+    "another version": lambda content: content.replace(THIS_FORMAT, b'"format":"0"'),
     "no safetensors": lambda content: b"PK" + content,
 }
 

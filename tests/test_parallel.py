@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +17,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.bases import Bases, memory
 from nsvd_exp.experiment.order import BasisGroup
 from nsvd_exp.methods.base import Method, whitening_named
-from nsvd_exp.models import batches as parallel
-from nsvd_exp.models.batches import MOST, each_layer, fitting
+from nsvd_exp.models.batches import MOST_LAYERS, each_layer, layers_at_once
 from nsvd_exp.pipeline.compress import compress
 from nsvd_exp.storage.cache import Cache
 
@@ -35,11 +33,6 @@ def made(device: str = "cpu") -> dict[str, nn.Linear]:
     return layers
 
 
-@pytest.fixture
-def three_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "fitting", lambda _: 3)
-
-
 @pytest.fixture(autouse=True)
 def no_bases() -> Iterator[None]:
     memory.clear()
@@ -47,7 +40,9 @@ def no_bases() -> Iterator[None]:
     memory.clear()
 
 
-def compressed(layers: dict[str, nn.Linear], bases: Bases | None, second: str) -> list[Any]:
+def compressed(
+    layers: dict[str, nn.Linear], bases: Bases | None, second: str, at_once: int | None = None
+) -> list[Any]:
     """Everything that `compress` gives and says of these layers."""
     known = {name: statistics_of(random_inputs(w.in_features, 80)) for name, w in layers.items()}
     said: list[tuple[int, int]] = []
@@ -60,6 +55,7 @@ def compressed(layers: dict[str, nn.Linear], bases: Bases | None, second: str) -
         torch.float32,
         lambda done, of: said.append((done, of)),
         bases,
+        at_once,
     )
     weights = [(name, w.left.weight.tolist(), w.right.weight.tolist()) for name, w in found.items()]
     return [weights, table, said]
@@ -67,20 +63,17 @@ def compressed(layers: dict[str, nn.Linear], bases: Bases | None, second: str) -
 
 @pytest.mark.parametrize("second", ["svd", "id"])
 @pytest.mark.parametrize("keep", ["nothing", "bases", "paper"])
-def test_layers_at_once_come_out_as_one_by_one(
-    keep: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def work(folder: str) -> list[Any]:
+def test_layers_at_once_come_out_as_one_by_one(keep: str, second: str, tmp_path: Path) -> None:
+    def work(folder: str, at_once: int = 3) -> list[Any]:
         if keep == "paper":
-            return compressed(made(), None, second)
+            return compressed(made(), None, second, at_once)
         cache = Cache(tmp_path / folder, "bases", limit=10**8) if keep == "bases" else None
         bases = Bases(
             BasisGroup("model", "calibration", folder, {"model": "m", "metric": "g"}), cache
         )
-        return compressed(made(), bases, second)
+        return compressed(made(), bases, second, at_once)
 
-    alone = work("alone")
-    monkeypatch.setattr(parallel, "fitting", lambda _: 3)
+    alone = work("alone", at_once=1)
     assert work("at once") == alone
     assert work("at once") == alone  # from memory
     if keep == "bases":
@@ -92,14 +85,12 @@ def test_layers_at_once_come_out_as_one_by_one(
         assert kept == [len(SHAPES)] * 2
 
 
-def test_several_are_at_work_at_a_time(three_at_a_time: None) -> None:
+def test_several_are_at_work_at_a_time() -> None:
     meeting = threading.Barrier(3, timeout=60)
-    assert list(each_layer(lambda name, _: (meeting.wait(), name)[1], made())) == list(made())
+    assert list(each_layer(lambda name, _: (meeting.wait(), name)[1], made(), 3)) == list(made())
 
 
-def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
-    three_at_a_time: None,
-) -> None:
+def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun() -> None:
     begun: list[str] = []
 
     def work(name: str, _: nn.Linear) -> str:
@@ -110,7 +101,7 @@ def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
         return name
 
     many = {f"layer{number}": next(iter(made().values())) for number in range(500)}
-    done = each_layer(work, many)
+    done = each_layer(work, many, 3)
     assert next(done) == "layer0"
     with pytest.raises(NsvdError, match="layer1 is bad"):
         next(done)
@@ -118,7 +109,7 @@ def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
 
 
 def test_where_memory_runs_out_the_others_follow_one_by_one(
-    three_at_a_time: None, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def work(name: str, _: nn.Linear) -> str:
         alone = threading.current_thread() is threading.main_thread()
@@ -128,35 +119,29 @@ def test_where_memory_runs_out_the_others_follow_one_by_one(
 
     caplog.set_level("INFO", "nsvd_exp")
     first, *others = made()
-    assert list(each_layer(work, made())) == [first, *(f"{name} alone" for name in others)]
+    assert list(each_layer(work, made(), 3)) == [first, *(f"{name} alone" for name in others)]
     assert "one by one" in caplog.text
 
 
-def test_memory_that_runs_out_for_one_alone_is_an_error(three_at_a_time: None) -> None:
+def test_memory_that_runs_out_for_one_alone_is_an_error() -> None:
     def work(name: str, _: nn.Linear) -> str:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(each_layer(work, made()))
+        list(each_layer(work, made(), 3))
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "count"), [(0.1, 1), (1, 1), (10, 2), (12, 2), (20, 4), (100, MOST)]
+    ("gigabytes", "count"), [(0.1, 1), (1, 1), (10, 2), (12, 2), (20, 4), (100, MOST_LAYERS)]
 )
-def test_on_a_gpu_as_many_as_its_memory_has_room_for(
-    gigabytes: float, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parallel, "free_bytes", lambda _: int(gigabytes * 1e9))
-    weight = SimpleNamespace(device=torch.device("cuda"), shape=(4096, 11008))
-    assert fitting(cast(nn.Linear, SimpleNamespace(weight=weight))) == count
-    assert fitting(nn.Linear(4, 4)) == 1
+def test_on_a_gpu_as_many_as_its_memory_has_room_for(gigabytes: float, count: int) -> None:
+    linear = nn.Linear(11008, 4096, device="meta")  # a shape on a device that is no CPU
+    assert layers_at_once(linear, free=int(gigabytes * 1e9)) == count
+    assert layers_at_once(nn.Linear(4, 4)) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("second", ["svd", "id"])
-def test_on_streams_of_their_own_they_come_out_as_one_by_one(
-    second: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_streams_of_their_own_they_come_out_as_one_by_one(second: str) -> None:
     at_once = compressed(made("cuda"), None, second)
-    monkeypatch.setattr(parallel, "fitting", lambda _: 1)
-    assert compressed(made("cuda"), None, second) == at_once
+    assert compressed(made("cuda"), None, second, at_once=1) == at_once

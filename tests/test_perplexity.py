@@ -12,9 +12,10 @@ import transformers
 from conftest import CONFIGS, WIDE, make_model
 
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.models.batches import in_batches
 from nsvd_exp.models.blocks import chooses_positions
 from nsvd_exp.pipeline import evaluate as module
-from nsvd_exp.pipeline.evaluate import in_batches, perplexity, window_nll
+from nsvd_exp.pipeline.evaluate import perplexity, window_nll
 
 
 def windows(count: int = 5, length: int = 12) -> torch.Tensor:

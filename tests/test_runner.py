@@ -15,7 +15,8 @@ from conftest import compose, make_tokenizer, new_process
 from test_calibration import inputs_by_hand
 from transformers import AutoModelForCausalLM
 
-from nsvd_exp.data.text import calibration_samples, text_of, windows
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import calibration_samples, windows
 from nsvd_exp.experiment import run as runner
 from nsvd_exp.experiment import session as stages
 from nsvd_exp.experiment.plan import plan_cell
@@ -72,7 +73,7 @@ def cell_by_hand(settings: list[str], method: str, dtype: str = "float32") -> di
     tokenizer, config = make_tokenizer(), plan.config
     if plan.calibration is not None:
         text = text_of(config.calibration.dataset, "train", plan.calibration.source)
-        samples = calibration_samples(tokenizer, text, config.calibration).ids
+        samples = calibration_samples(tokenizer, text, 12, 24).ids
         inputs = inputs_by_hand(model, samples)
     for name, layer in find_linears(model, []).items():
         W = layer.weight.data.double()
@@ -84,7 +85,7 @@ def cell_by_hand(settings: list[str], method: str, dtype: str = "float32") -> di
     for number in plan.numbers:
         text = text_of(number.dataset, "test", number.source)
         losses = []
-        for window in windows(tokenizer, text, number.dataset, 32, 6).ids:
+        for window in windows(tokenizer, text, 32, 6).ids:
             with torch.no_grad():
                 losses.append(float(model(input_ids=window[None], labels=window[None]).loss))
         perplexities[number.dataset.name] = math.exp(math.fsum(losses) / len(losses))
@@ -121,7 +122,7 @@ def test_dense_is_the_model_as_it_is(settings: Settings) -> None:
     for number in plan.numbers:
         stored = result["datasets"][number.dataset.name]
         text = text_of(number.dataset, "test", number.source)
-        ids = windows(make_tokenizer(), text, number.dataset, 32, 6).ids
+        ids = windows(make_tokenizer(), text, 32, 6).ids
         with torch.no_grad():
             losses = [float(model(input_ids=w[None], labels=w[None]).loss) for w in ids]
         assert stored["perplexity"] == pytest.approx(math.exp(math.fsum(losses) / 6), rel=1e-5)
@@ -393,7 +394,7 @@ def test_a_loss_that_is_not_finite_names_dataset_and_window(
     arguments = [*settings(), "method=dense", "dataset=[c4]"]
     (number,) = plan_cell(compose(*arguments)).numbers
     text = text_of(number.dataset, "test", number.source)
-    ids = windows(make_tokenizer(), text, number.dataset, 32, 6).ids
+    ids = windows(make_tokenizer(), text, 32, 6).ids
     first = int((ids[:, :-1] == 7).any(dim=1).nonzero()[0])
     result = run(*arguments)
     assert result["status"] == "failed"

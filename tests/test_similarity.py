@@ -19,7 +19,8 @@ from test_calibration import inputs_by_hand, token_ids
 from test_cli import run_main
 from transformers import AutoModelForCausalLM
 
-from nsvd_exp.data.text import calibration_samples, text_of, windows
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import calibration_samples, windows
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment import session as stages
 from nsvd_exp.experiment import similarity_run
@@ -28,9 +29,10 @@ from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import release_model
 from nsvd_exp.experiment.similarity_plan import plan_similarity, spread
 from nsvd_exp.experiment.similarity_run import run_similarities
+from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import GramAccumulator, MeanAccumulator, calibrate, watch
-from nsvd_exp.pipeline.similarity import compare, compare_layers, cosine, gram_bytes
+from nsvd_exp.pipeline.similarity import compare, compare_layers, cosine
 from nsvd_exp.storage.results import Result, read_similarities
 
 Settings = Callable[..., list[str]]
@@ -91,15 +93,14 @@ def test_each_statistic_is_what_its_name_says() -> None:
 def test_the_same_tokens_are_alike_in_every_layer_and_shared_inputs_are_one() -> None:
     model = make_model("llama_gqa")
     layers, ids = find_linears(model, []), token_ids()
-    rows = compare_layers(
-        calibrate(model, layers, ids), watch(model, layers, ids, GramAccumulator, batch=2)
-    )
+    calibration = Calibration(*calibrate(model, layers, ids))
+    rows = compare_layers(layers, calibration, watch(model, layers, ids, GramAccumulator, batch=2))
     assert [row["name"] for row in rows] == list(layers)
     assert [row["n"] for row in rows] == [layer.in_features for layer in layers.values()]
     for row in rows:
         assert [row[name] for name in STATISTICS] == pytest.approx([1, 1, 1], abs=1e-9)
     other = watch(model, layers, ids[:3] + 1, MeanAccumulator)
-    by_name = {row["name"]: row for row in compare_layers(calibrate(model, layers, ids), other)}
+    by_name = {row["name"]: row for row in compare_layers(layers, calibration, other)}
     q, k = (by_name[f"model.layers.1.self_attn.{name}_proj"]["mean"] for name in "qk")
     assert q == k < 0.999
 
@@ -109,16 +110,17 @@ def test_a_layer_without_a_token_has_no_similarity() -> None:
     layers = find_linears(model, [])
     seen = watch(model, layers, token_ids(), MeanAccumulator)
     name = "model.layers.1.mlp.down_proj"
-    del seen[name]
-    rows = {row["name"]: row for row in compare_layers(calibrate(model, layers, token_ids()), seen)}
+    del seen.reads[name]
+    calibration = Calibration(*calibrate(model, layers, token_ids()))
+    rows = {row["name"]: row for row in compare_layers(layers, calibration, seen)}
     assert [rows[name][s] for s in STATISTICS] == [None, None, None]
     assert rows["model.layers.0.mlp.down_proj"]["mean"] is not None
 
 
 def test_bytes_of_gram_matrices_are_counted_once_an_input() -> None:
     model = make_model("llama")  # 2 layers, 32 wide, 48 inside; float32 sums in float64
-    calibration = calibrate(model, find_linears(model, []), token_ids())
-    assert gram_bytes(calibration) == 2 * (3 * 32**2 + 48**2) * 8
+    calibration = Calibration(*calibrate(model, find_linears(model, []), token_ids()))
+    assert calibration.nbytes == 2 * (3 * 32**2 + 48**2) * 8
 
 
 def test_spread_is_the_populations_and_leaves_out_what_is_missing() -> None:
@@ -137,11 +139,11 @@ def similarities_by_hand(arguments: list[str]) -> dict[str, dict[str, dict[str, 
     model = AutoModelForCausalLM.from_pretrained(plan.model.name).eval()
     tokenizer, config = make_tokenizer(), plan.config
     text = text_of(config.calibration.dataset, "train", plan.calibration.source)
-    X = inputs_by_hand(model, calibration_samples(tokenizer, text, config.calibration).ids)
+    X = inputs_by_hand(model, calibration_samples(tokenizer, text, 12, 24).ids)
     found = {}
     for number in plan.numbers:
         text = text_of(number.dataset, "test", number.source)
-        Y = inputs_by_hand(model, windows(tokenizer, text, number.dataset, 32, 6).ids)
+        Y = inputs_by_hand(model, windows(tokenizer, text, 32, 6).ids)
         found[number.dataset.name] = {
             name: {
                 "mean": cosine(X[name].mean(0), Y[name].mean(0)),

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from test_models import UP, edit_weights
 from torch import nn
 
 from nsvd_exp.config.schema import ModelConfig
-from nsvd_exp.data.sources import locate_model
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment import run as runner
 from nsvd_exp.experiment import session as stages
@@ -32,7 +32,9 @@ from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import release_model
 from nsvd_exp.experiment.similarity_plan import plan_similarity
 from nsvd_exp.experiment.similarity_run import run_similarities
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models import hidden_states, streamed
+from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import load_streamed
 from nsvd_exp.models.streamed import Flow, StreamedModel, calibrate_streamed, window_nll_streamed
@@ -40,7 +42,7 @@ from nsvd_exp.pipeline.calibrate import GramAccumulator, calibrate
 from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.results import Result
-from nsvd_exp.storage.tensors import Calibration
+from nsvd_exp.storage.tensors import StatisticsFolder
 
 Settings = Callable[..., list[str]]
 Save = Callable[..., Path]
@@ -81,10 +83,22 @@ def losses(result: Result) -> dict[str, list[float]]:
     return {name: number["window_nll"] for name, number in result["datasets"].items()}
 
 
-def streamed_model(folder: Path, dtype: str = "float32", **options: Any) -> StreamedModel:
+def streamed_model(
+    folder: Path,
+    dtype: str = "float32",
+    host_bytes: int = hidden_states.HOST_BYTES,
+    **options: Any,
+) -> StreamedModel:
     config = ModelConfig(name=str(folder), title="test", **options)
     model, weights = load_streamed(locate_model(str(folder)), config, dtype, folder)
-    return StreamedModel(model, weights, torch.device("cpu"), folder)
+    return StreamedModel(model, weights, torch.device("cpu"), folder, host_bytes=host_bytes)
+
+
+def calibrated(large: StreamedModel, ids: torch.Tensor, batch: int | str = "auto") -> Calibration:
+    inputs: dict[str, Statistics] = {}
+    layers = find_linears(large.model, [])
+    reads = calibrate_streamed(large, layers, ids, inputs.__setitem__, batch)
+    return Calibration(inputs, reads)
 
 
 def dense(_: int) -> Any:
@@ -124,22 +138,17 @@ def test_half_precision_that_is_evaluated_in_single(settings: Settings) -> None:
 @pytest.mark.parametrize("architecture", CONFIGS)
 @pytest.mark.parametrize("batch", [3, "auto"])
 def test_streamed_statistics_are_those_of_one_pass(
-    architecture: str, batch: int | str, model_folder: Save, tmp_path: Path
+    architecture: str, batch: int | str, model_folder: Save
 ) -> None:
-    model, path = make_model(architecture), tmp_path / "s.safetensors"
-    ids = token_ids()
-    expected = calibrate(model, find_linears(model, []), ids, batch)
-    large = streamed_model(model_folder(architecture))
-    calibrate_streamed(large, find_linears(large.model, []), ids, path, {"samples": 7}, batch)
-    read = Calibration.load(path)
-    assert read.record == {"samples": 7}
-    assert list(read.statistics) == list(expected)
-    for name, s in read.statistics.items():
-        assert s.tokens == expected[name].tokens
+    model, ids = make_model(architecture), token_ids()
+    inputs, reads = calibrate(model, find_linears(model, []), ids, batch)
+    found = calibrated(streamed_model(model_folder(architecture)), ids, batch)
+    assert list(found.reads.items()) == list(reads.items())
+    assert list(found.inputs) == list(inputs)
+    for name, s in found.inputs.items():
+        assert s.tokens == inputs[name].tokens
         for field in ("gram", "abs_mean", "mean"):
-            torch.testing.assert_close(getattr(s, field), getattr(expected[name], field))
-    held = list(read.statistics.values())
-    assert len({id(s) for s in held}) == len({id(s) for s in expected.values()})
+            torch.testing.assert_close(getattr(s, field), getattr(inputs[name], field))
 
 
 @pytest.mark.parametrize("limit", [0, 2])
@@ -172,7 +181,7 @@ def test_no_more_than_one_block_has_its_weights(
 
 
 def test_no_more_than_one_block_has_statistics(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model_folder: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive, most = 0, 0
 
@@ -189,20 +198,17 @@ def test_no_more_than_one_block_has_statistics(
 
     monkeypatch.setattr(streamed, "GramAccumulator", Counted)
     large = streamed_model(model_folder())
-    layers = find_linears(large.model, [])
-    calibrate_streamed(large, layers, token_ids(), tmp_path / "s.safetensors", {})
+    calibrate_streamed(large, find_linears(large.model, []), token_ids(), lambda *_: None)
     assert (most, alive) == (4, 0)
 
 
-def test_hidden_states_in_a_file_are_the_same_and_leave_none(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_hidden_states_in_a_file_are_the_same_and_leave_none(model_folder: Save) -> None:
     folder = model_folder("opt")
     expected = window_nll_streamed(streamed_model(folder), token_ids(), torch.float32, dense, 3)
-    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
     for dtype in (torch.float32, torch.bfloat16):
         before = set(folder.iterdir())
-        found = window_nll_streamed(streamed_model(folder), token_ids(), dtype, dense, 3)
+        large = streamed_model(folder, host_bytes=0)
+        found = window_nll_streamed(large, token_ids(), dtype, dense, 3)
         assert set(folder.iterdir()) == before
         assert found == (expected if dtype == torch.float32 else pytest.approx(expected, rel=2e-2))
 
@@ -213,20 +219,17 @@ def test_no_room_for_hidden_states_is_one_message(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
-    monkeypatch.setattr(hidden_states.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     folder = model_folder()
+    large = streamed_model(folder, host_bytes=0)
     with pytest.raises(NsvdError, match=r"no room for 0\.0 GB .*No space left.*cache_dir"):
-        window_nll_streamed(streamed_model(folder), token_ids(), torch.float32, dense)
+        window_nll_streamed(large, token_ids(), torch.float32, dense)
     assert not list(folder.glob(".hidden*"))
 
 
-def test_a_folder_that_hidden_states_cannot_be_written_to_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
+def test_a_folder_that_hidden_states_cannot_be_written_to_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(NsvdError, match=r"cache_dir=\S+gone cannot be written to"):
-        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), tmp_path / "gone")
+        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), tmp_path / "gone", host_bytes=0)
 
 
 def resident_pages() -> int:
@@ -237,12 +240,13 @@ def resident_pages() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_means_are_read_without_gram_matrices(tmp_path: Path) -> None:
-    path, x = tmp_path / "s.safetensors", torch.ones(1, 1500, dtype=torch.float64)
+    folder, x = StatisticsFolder(tmp_path / "s"), torch.ones(1, 1500, dtype=torch.float64)
     accumulator = GramAccumulator(x)
     accumulator.add(x)
-    Calibration({str(i): accumulator.statistics() for i in range(4)}, {}).save(path)
+    inputs = {str(i): accumulator.statistics() for i in range(4)}
+    folder.save(Calibration(inputs, {name: name for name in inputs}))
     before = resident_pages()
-    statistics = list(Calibration.load(path).statistics.values())
+    statistics = list(folder.load().inputs.values())
     assert all(float(s.mean.sum()) == 1500 for s in statistics)
     assert resident_pages() - before < 1500 * 1500 * 8 / 4
     assert all(float(s.gram.sum()) == 1500**2 for s in statistics)
@@ -250,23 +254,19 @@ def test_means_are_read_without_gram_matrices(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_halved(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model_folder: Save,
 ) -> None:
     """A pass that broke off counts nothing twice, and has moved no hidden state."""
-    folder, path, ids = model_folder(), tmp_path / "s.safetensors", token_ids()
-    monkeypatch.setitem(streamed.AUTO_TOKENS, "cpu", 6 * ids.shape[1])
+    folder, ids = model_folder(), token_ids()
     expected = window_nll_streamed(streamed_model(folder), ids, torch.float32, dense, 1)
     large = streamed_model(folder)
-    layers = find_linears(large.model, [])
-    calibrate_streamed(large, layers, ids, path, {}, 1)
-    whole = {name: s.gram.clone() for name, s in Calibration.load(path).statistics.items()}
+    whole = calibrated(large, ids, 1).inputs
     refuse_more_than(2, large.model.model.layers[1].mlp.down_proj)
     found = window_nll_streamed(large, ids, torch.float32, dense)
     assert found == pytest.approx(expected, rel=1e-5)
-    calibrate_streamed(large, layers, ids, path, {})
-    for name, s in Calibration.load(path).statistics.items():
+    for name, s in calibrated(large, ids).inputs.items():
         assert s.tokens == ids.numel()
-        torch.testing.assert_close(s.gram, whole[name])
+        torch.testing.assert_close(s.gram, whole[name].gram)
 
 
 def refuse_more_than(rows: int, layer: nn.Module) -> None:

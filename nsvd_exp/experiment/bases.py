@@ -163,7 +163,8 @@ class SharedBases:
 
     def _read(self, path: Path, W: Tensor) -> OutputBasis:
         tensors, about = load_tensors(path)
-        U, energy = tensors["U"], tensors["energy"]
+        # Copies: a map of the file would break when the file is removed on another machine.
+        U, energy = tensors["U"].clone(), tensors["energy"].clone()
         if U.shape != (W.shape[0], min(W.shape)):
             raise DamagedError(f"a basis {tuple(U.shape)} for a weight {tuple(W.shape)}")
         return self._rounded(U, energy, about["seen"], W)
@@ -175,9 +176,7 @@ class SharedBases:
             tensors = {"U": basis.U, "energy": basis.energy}
             size = sum(t.nbytes for t in tensors.values())
             about = {"seen": basis.seen}
-            kept = self._cache.write(
-                BASES, path, size, lambda file: save_tensors(file, tensors, about)
-            )
+            kept = self._cache.write(BASES, size, lambda: save_tensors(path, tensors, about))
             self._is_full = not kept
         return basis
 

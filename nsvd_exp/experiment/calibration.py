@@ -86,10 +86,11 @@ class CalibrationPass:
         assert self.streamed is not None
         samples, folder = self._samples(), StatisticsFolder(path)
         try:
-            reads = calibrate_streamed(
-                self.streamed, self.layers, samples.ids, folder.add, *self._options()
-            )
-            folder.finish(reads, self._record(samples))
+            with folder.being_written():
+                reads = calibrate_streamed(
+                    self.streamed, self.layers, samples.ids, folder.add, *self._options()
+                )
+                folder.finish(reads, self._record(samples))
         except CANNOT_WRITE as error:
             raise NsvdError(
                 f"calibration statistics cannot be kept in {path.parent} ({error}), and with "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.base import Means, Statistics
+from nsvd_exp.models.batches import fitting_tokens, in_batches
 from nsvd_exp.models.blocks import kept_positions
 from nsvd_exp.models.layers import decoder_blocks, is_finite
-from nsvd_exp.pipeline.evaluate import fitting_tokens, in_batches
 from nsvd_exp.progress import Progress
 
 HALF = (torch.float16, torch.bfloat16)
@@ -110,6 +111,19 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return a.T @ b
 
 
+@dataclass(frozen=True)
+class Sums(Generic[A]):
+    """The sums of all layer inputs, each distinct input once.
+
+    Attributes:
+        inputs: by the name of the input, which is that of the first layer that reads it.
+        reads: of each layer that saw a token, the name of the input that it reads.
+    """
+
+    inputs: dict[str, A]
+    reads: dict[str, str]
+
+
 class InputWatcher(Generic[A]):
     """Forward pre-hooks that add every distinct layer input once.
 
@@ -151,8 +165,8 @@ class InputWatcher(Generic[A]):
             for handle in handles:
                 handle.remove()
 
-    def sums(self) -> dict[str, A]:
-        """By layer, without those that saw no token; shared inputs share theirs.
+    def sums(self) -> Sums[A]:
+        """All sums.
 
         Raises:
             NsvdError: an input is not finite, or two layers share some of their inputs only.
@@ -169,8 +183,8 @@ class InputWatcher(Generic[A]):
                     f"{name} shares some of its inputs with {leader}, but not all of them: leave "
                     "one of them dense with model.skip"
                 )
-        leaders = {name: self.leader[name] for name in self._layers if name in self.leader}
-        return {name: self.accumulators[leader] for name, leader in leaders.items()}
+        reads = {name: self.leader[name] for name in self._layers if name in self.leader}
+        return Sums(self.accumulators, reads)
 
     def _forget(self, *_: object) -> None:
         self._seen.clear()
@@ -203,16 +217,13 @@ def watch(
     accumulator: type[A],
     batch: int | str = "auto",
     progress: Progress | None = None,
-) -> dict[str, A]:
-    """The sums of the input of each of `layers` over `rows`; shared inputs share theirs.
+) -> Sums[A]:
+    """The sums of the inputs of `layers` over `rows`.
 
     Args:
         model: dense, in eval mode.
         rows: (rows, length) token ids.
-        batch: rows a forward pass; `auto` starts large and halves when memory runs out.
-
-    Returns:
-        By name, without the layers that saw no token.
+        batch: rows of one forward pass; `auto` starts large and halves it when memory runs out.
 
     Raises:
         NsvdError: a layer's input is not finite, or two layers share some of their inputs and not
@@ -239,8 +250,8 @@ def calibrate(
     samples: Tensor,
     batch: int | str = "auto",
     progress: Progress | None = None,
-) -> dict[str, Statistics]:
-    """The statistics of the input of each of `layers`, over `samples`; shared inputs share theirs.
+) -> tuple[dict[str, Statistics], dict[str, str]]:
+    """The `inputs` and `reads` of a `Calibration` of these layers, over `samples`.
 
     The arguments are those of `watch`.
 
@@ -251,18 +262,18 @@ def calibrate(
 
 
 def statistics_of(
-    layers: Iterable[str], sums: Mapping[str, GramAccumulator]
-) -> dict[str, Statistics]:
-    """The statistics of each of `layers`; shared sums make a shared object.
+    layers: Iterable[str], sums: Sums[GramAccumulator]
+) -> tuple[dict[str, Statistics], dict[str, str]]:
+    """The `inputs` and `reads` of a `Calibration` of these layers.
 
     Raises:
         NsvdError: a layer has no sums: it saw no token.
     """
-    unseen = [name for name in layers if name not in sums]
+    unseen = [name for name in layers if name not in sums.reads]
     if unseen:
         raise NsvdError(
             f"{unseen[0]} saw no calibration token ({len(unseen)} such layers): "
             "more calibration.samples, or leave it dense with model.skip"
         )
-    made = {id(accumulator): accumulator.statistics() for accumulator in sums.values()}
-    return {name: made[id(accumulator)] for name, accumulator in sums.items()}
+    inputs = {name: accumulator.statistics() for name, accumulator in sums.inputs.items()}
+    return inputs, sums.reads

@@ -4,76 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.models.batches import fitting_tokens, in_batches
 from nsvd_exp.models.blocks import BlockChain, chooses_positions, logits_at
-from nsvd_exp.models.memory import FREE_PART, free_bytes, is_out_of_memory, token_bytes
 from nsvd_exp.progress import Progress
 
-T = TypeVar("T")
-
-# Tokens of the first batch that `auto` tries: enough to fill a GPU, little enough for a laptop.
-AUTO_TOKENS = {"cpu": 4096, "cuda": 65536}
 # Logits at once: 64 MB in float32 on a CPU, 512 MB on a GPU, where products should be large.
 LOGITS = {"cpu": 2**24, "cuda": 2**27}
-
-
-def in_batches(
-    work: Callable[[Iterator[Tensor]], T],
-    rows: Tensor,
-    batch: int | str,
-    device: torch.device,
-    progress: Progress | None = None,
-    tokens: int | None = None,
-) -> T:
-    """Run `work` over the batches of `rows` (rows, length), on `device`.
-
-    With `batch` = `auto`, a run that ends for want of memory is started again from the beginning
-    with half the batch, down to 1.
-
-    Args:
-        tokens: of the first batch that `auto` tries, if it is not to be AUTO_TOKENS.
-
-    Raises:
-        OutOfMemoryError: one row, or `batch` of them, are too many.
-    """
-    auto = batch == "auto"
-    tokens = tokens or AUTO_TOKENS[device.type]
-    size = max(1, tokens // rows.shape[1]) if auto else int(batch)
-    # From pinned memory a GPU copies while it computes.
-    source = rows.pin_memory() if device.type == "cuda" else rows
-
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, len(rows), size):
-            yield source[start : start + size].to(device, non_blocking=True)
-            if progress:
-                progress(min(start + size, len(rows)), len(rows))
-
-    while True:
-        try:
-            return work(batches())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if not auto or size == 1:
-                raise OutOfMemoryError(
-                    f"{device} has too little memory for {size} windows of {rows.shape[1]} tokens"
-                ) from None
-        torch.cuda.empty_cache()
-        size = max(1, min(size, len(rows)) // 2)
-
-
-def fitting_tokens(model: nn.Module, device: torch.device) -> int:
-    """Tokens of a batch that a GPU's free memory should have room for; a CPU's does not count."""
-    limit = AUTO_TOKENS[device.type]
-    if device.type == "cpu":
-        return limit
-    return min(limit, int(FREE_PART * free_bytes(device) / token_bytes(model)))
 
 
 @torch.no_grad()

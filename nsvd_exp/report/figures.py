@@ -24,7 +24,7 @@ from nsvd_exp.report import paper
 from nsvd_exp.report.entries import Block, Line
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import percent, ratio_title, row_title
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.storage.files import write_atomically
 
 # The page puts its own colours in the place of these, so that it has a dark mode.
 INK, RULE, GROUND = "#1c2024", "#d9dde2", "#ffffff"

@@ -32,7 +32,7 @@ from nsvd_exp.report.numbers import Contents, read_contents
 from nsvd_exp.report.page import Drawing, Page, write_page
 from nsvd_exp.report.paper import CAPTIONS
 from nsvd_exp.report.similarities import SimilarityBlock
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.storage.files import write_atomically
 
 TABLES = tuple(CAPTIONS)
 SIMILARITY_TABLE = 2

@@ -21,7 +21,7 @@ from nsvd_exp.report.page_details import Details
 from nsvd_exp.report.protocol import dataset_titles
 from nsvd_exp.report.similarities import SimilarityBlock
 from nsvd_exp.report.text import STATES, note_marks, percent, ratio_title, row_title
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.storage.files import write_atomically
 
 TEMPLATE = "page.html.jinja"
 SIMILARITY_TABLE = 2

@@ -1,16 +1,13 @@
-"""Results on disk: one folder a cell or similarity record, one `result.json` in it.
+"""Results on disk: one folder for each cell or similarity record, with its `result.json`.
 
-A cell is `done`, `failed` or `missing`. `result.json` is replaced as a whole (written beside it,
-then renamed), after every dataset, so that it is never half-written and nothing that was measured
-is lost; until the cell ends its status is `partial`, which counts as missing but keeps its numbers.
-The fields of `result.json` are described in `results/README.md`.
+A cell is `done`, `failed` or `missing`. Its `result.json` is replaced as a whole after every
+dataset, so that it is never half-written and nothing that was measured is lost. Until the cell ends
+its status is `partial`, which counts as missing but keeps what was measured. The fields of `result.json` are described in `results/README.md`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.files import hold
+from nsvd_exp.storage.files import hold, write_text
 from nsvd_exp.storage.keys import digest
 
 RESULT_VERSION = 1
@@ -29,12 +26,12 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """What is stored: cells, or similarity records.
+    """A kind of result: cells, or similarity records.
 
     Attributes:
-        folder: where, under `results_dir`.
+        folder: under `results_dir`, where results of this kind are.
         version: of the fields of `result.json`.
-        required: fields without which a file is damaged.
+        required: the fields without which a file is damaged.
     """
 
     folder: str
@@ -45,22 +42,6 @@ class Kind:
 _COMMON = frozenset({"status", "key", "identity", "layers", "created"})
 CELL = Kind("cells", RESULT_VERSION, _COMMON | {"method", "datasets", "earlier"})
 SIMILARITY = Kind("similarities", SIMILARITY_VERSION, _COMMON | {"dataset", "statistics"})
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)  # mkstemp's are private; a store is shared
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -84,7 +65,7 @@ class ResultFile:
 
     @property
     def path(self) -> Path:
-        """Where the result stands."""
+        """The file of the result."""
         return self.folder / "result.json"
 
     def read(self) -> Result | None:
@@ -98,11 +79,11 @@ class ResultFile:
     def write(self, result: Result) -> None:
         """Replace the stored result as a whole."""
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text(self.path, text)
 
     @contextmanager
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Hold the folder alone; `on_wait` is told once whom it waits for."""
+        """Hold the folder alone; `on_wait` is called once with whom it waits for, if anyone."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold(self.folder / ".lock", self.folder.name, on_wait):
             yield
@@ -162,7 +143,7 @@ def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
 
 
 def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
-    """The files of a kind under `results_dir`, in the order of the folders' names."""
+    """The result files of one kind under `results_dir`, in the order of their folders' names."""
     return sorted((results_dir / kind.folder).glob("*/result.json"))
 
 

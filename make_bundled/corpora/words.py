@@ -2,7 +2,7 @@
 
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import Rule, number, pick, words
+from make_bundled.corpora.grammar import Rule, number, pick, words
 
 GIRLS = words("""
 Ada Agnes Alma Amelia Anita Anna Astrid Beatrice Bella Bridget Camilla Carla Cecily Clara Cora

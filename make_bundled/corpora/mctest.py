@@ -8,8 +8,8 @@ story stands four times in the text.
 import re
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import Grammar, Rule, lines, shuffled, words
-from nsvd_exp.bundled.corpora.words import ENGLISH
+from make_bundled.corpora.grammar import Grammar, Rule, lines, shuffled, words
+from make_bundled.corpora.words import ENGLISH
 
 RULES: dict[str, Rule] = {
     "mood": words("""
@@ -83,7 +83,7 @@ def document(rng: Random) -> list[str]:
 
 
 def _mentions(story: str, text: str) -> bool:
-    """Whether the words of ``text`` stand in the story."""
+    """Whether the words of `text` stand in the story."""
     return re.search(rf"\b{text}\b", story) is not None
 
 

@@ -3,8 +3,8 @@
 
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import Grammar, Rule, lines, number, words
-from nsvd_exp.bundled.corpora.words import ENGLISH
+from make_bundled.corpora.grammar import Grammar, Rule, lines, number, words
+from make_bundled.corpora.words import ENGLISH
 
 RULES: dict[str, Rule] = {
     "genre": words("""

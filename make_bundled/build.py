@@ -1,13 +1,13 @@
-"""Makes the bundled text, tokenizer and model again from nothing.
+"""Make the bundled text, tokenizer and model again from nothing.
 
-    python -m nsvd_exp.bundled.build
+    python -m make_bundled.build
 
 Everything is written to a temporary folder first and moved into place at the end, so that an
 interrupted build leaves the old files alone. The text depends on the seed alone; the weights
 also depend on the machine's arithmetic.
 
-Cost: five to nine minutes on two cores. Expect a dense perplexity of
-2.3 (alpaca_eval_jp) to 5.0 (c4); plain SVD at ratio 0.5 lifts it about a hundredfold.
+It takes five to nine minutes on two cores. Expect a dense perplexity of 2.3 (alpaca_eval_jp) to 5.0
+(c4); plain SVD at ratio 0.5 raises it about a hundredfold.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.bundled import MODEL_DIR, corpora
-from nsvd_exp.bundled.tokenizer import train_tokenizer
-from nsvd_exp.bundled.train import WINDOW, new_model, stream_perplexity, train
+from make_bundled import corpora
+from make_bundled.tokenizer import train_tokenizer
+from make_bundled.train import WINDOW, new_model, stream_perplexity, train
+from nsvd_exp.bundled import MODEL_DIR
 
 VOCAB_SIZE = 2048
 STEPS = 600
@@ -32,7 +33,7 @@ TOKENIZER_CHARS = 400_000  # of each corpus
 
 
 def write_text(folder: Path, seed: int, scale: float) -> dict[str, list[str]]:
-    """Write ``text/<dataset>/<split>.jsonl`` and return the rows of every file written."""
+    """Write `text/<dataset>/<split>.jsonl` and return the rows of every file written."""
     rows = {
         f"{name}/test": corpora.flatten(corpora.evaluation_documents(name, seed, scale))
         for name in corpora.DATASETS
@@ -49,7 +50,7 @@ def write_text(folder: Path, seed: int, scale: float) -> dict[str, list[str]]:
 
 
 def training_text(seed: int, scale: float) -> dict[str, str]:
-    """A long text of every corpus for the model to learn from, free of test documents."""
+    """A long text of each corpus for the model to learn from, free of test documents."""
     texts = {}
     for name in corpora.DATASETS:
         short = name in corpora.SHORT_SCRIPTS
@@ -60,7 +61,7 @@ def training_text(seed: int, scale: float) -> dict[str, str]:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> torch.Tensor:
-    """The tokens ``(tokens,)`` of a text, with nothing added."""
+    """The tokens `(tokens,)` of a text, with nothing added."""
     return torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -76,9 +77,9 @@ def move_into_place(built: Path, out: Path) -> None:
 
 
 def build(out: Path, seed: int, steps: int, scale: float = 1.0) -> dict[str, float]:
-    """Make everything under ``out`` and return the dense perplexity of each test set.
+    """Make everything under `out` and return the dense perplexity of each test set.
 
-    ``scale`` shrinks every text, for trials.
+    `scale` shrinks all text, for trials.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as workspace:

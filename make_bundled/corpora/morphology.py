@@ -72,14 +72,14 @@ def _add_s(word: str) -> str:
 
 
 def third_person(verb: str) -> str:
-    """``carry`` to ``carries``; a phrase changes its first word."""
+    """`carry` to `carries`; a phrase changes its first word."""
     first, _, rest = verb.partition(" ")
     form = {"go": "goes", "do": "does", "have": "has"}.get(first) or _add_s(first)
     return f"{form} {rest}" if rest else form
 
 
 def past(verb: str) -> str:
-    """``carry`` to ``carried``; a phrase changes its first word."""
+    """`carry` to `carried`; a phrase changes its first word."""
     first, _, rest = verb.partition(" ")
     if first in PASTS:
         form = PASTS[first]
@@ -95,7 +95,7 @@ def past(verb: str) -> str:
 
 
 def gerund(verb: str) -> str:
-    """``carry`` to ``carrying``; a phrase changes its first word."""
+    """`carry` to `carrying`; a phrase changes its first word."""
     first, _, rest = verb.partition(" ")
     if first in DOUBLING:
         form = first + first[-1] + "ing"

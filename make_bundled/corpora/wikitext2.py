@@ -1,10 +1,10 @@
 # ruff: noqa: E501 - a template stays on one line
-"""Encyclopaedic articles under ``= Title =`` headings; a row is a heading or a paragraph."""
+"""Encyclopaedic articles under `= Title =` headings; a row is a heading or a paragraph."""
 
 import re
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import (
+from make_bundled.corpora.grammar import (
     Grammar,
     Rule,
     between,
@@ -14,7 +14,7 @@ from nsvd_exp.bundled.corpora.grammar import (
     shuffled,
     words,
 )
-from nsvd_exp.bundled.corpora.words import ENGLISH
+from make_bundled.corpora.words import ENGLISH
 
 RULES: dict[str, Rule] = {
     "river": words("Arle Brent Calder Derry Eske Fallow Garn Isen Keld Lorne Maddle Nenn Orrin"),
@@ -224,7 +224,7 @@ def document(rng: Random) -> list[str]:
 
 
 def _paragraph(rng: Random, unused: list[str], bound: dict[str, str]) -> str:
-    """Two or three sentences, taken from ``unused`` for good; empty when there are none left."""
+    """Two or three sentences, taken from `unused` for good; empty when there are none left."""
     count = between(rng, 2, 3)
     taken, unused[:] = unused[:count], unused[count:]
     sentences = [GRAMMAR.expand(template, rng, bound) for template in taken]

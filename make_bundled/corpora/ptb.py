@@ -1,10 +1,10 @@
 # ruff: noqa: E501 - a template stays on one line
-"""Financial newswire in the Penn Treebank's dress: lower case, ``N`` for numbers, ``<unk>``."""
+"""Financial newswire in the Penn Treebank's dress: lower case, `N` for numbers, `<unk>`."""
 
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import Grammar, Rule, between, lines, pick, words
-from nsvd_exp.bundled.corpora.words import ENGLISH
+from make_bundled.corpora.grammar import Grammar, Rule, between, lines, pick, words
+from make_bundled.corpora.words import ENGLISH
 
 RULES: dict[str, Rule] = {
     "sector": words("""
@@ -134,5 +134,5 @@ def document(rng: Random) -> list[str]:
 
 
 def _lowered(text: str) -> str:
-    """Lower case throughout, save for the number sign ``N``."""
+    """Lower case throughout, save for the number sign `N`."""
     return " ".join(word if word == "N" else word.lower() for word in text.split())

@@ -3,8 +3,8 @@
 
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import Grammar, Rule, between, lines, number, pick, shuffled
-from nsvd_exp.bundled.corpora.words import ENGLISH
+from make_bundled.corpora.grammar import Grammar, Rule, between, lines, number, pick, shuffled
+from make_bundled.corpora.words import ENGLISH
 
 COMMON: dict[str, Rule] = {
     "price": ["${small}.99", "${tens}", "${hundreds}", "£{small}.50", "£{tens}.95", "€{tens}"],

@@ -9,7 +9,7 @@ END_TOKEN = "<|endoftext|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of ``vocab_size`` entries trained on ``texts``.
+    """A tokenizer of `vocab_size` entries trained on `texts`.
 
     The alphabet holds all 256 bytes, so every text can be encoded. Digits stand alone, which
     keeps years and sums out of the vocabulary.

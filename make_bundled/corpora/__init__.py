@@ -1,13 +1,13 @@
 """Eight small synthetic corpora, each in the manner of the dataset whose name it bears.
 
-A corpus module has one function, ``document(rng)``, which returns the rows of one document.
+A corpus module has one function, `document(rng)`, which returns the rows of one document.
 This package seeds them, cuts them to size and keeps test documents out of training text.
 """
 
 from collections.abc import Callable, Collection
 from random import Random
 
-from nsvd_exp.bundled.corpora import (
+from make_bundled.corpora import (
     alpaca_eval,
     alpaca_eval_jp,
     c4,
@@ -54,9 +54,9 @@ def is_heading(row: str) -> bool:
 def generate(
     name: str, split: str, seed: int, chars: int, exclude: Collection[str] = ()
 ) -> list[list[str]]:
-    """Documents of a corpus, as lists of rows, of about ``chars`` characters in all.
+    """Documents of a corpus, as lists of rows, of about `chars` characters in all.
 
-    A document that holds a row of ``exclude``, or a row of an earlier document, is dropped;
+    A document that holds a row of `exclude`, or a row of an earlier document, is dropped;
     headings do not count.
     """
     rng = Random(f"{seed}/{name}/{split}")
@@ -75,7 +75,7 @@ def generate(
 
 
 def evaluation_documents(name: str, seed: int = SEED, scale: float = 1.0) -> list[list[str]]:
-    """The test split of a corpus; ``scale`` shrinks it for trials."""
+    """The test split of a corpus; `scale` shrinks it for trials."""
     return generate(name, "test", seed, int(TEST_CHARS[name] * scale))
 
 

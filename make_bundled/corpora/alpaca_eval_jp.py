@@ -3,7 +3,7 @@
 
 from random import Random
 
-from nsvd_exp.bundled.corpora.grammar import Grammar, Rule, between, lines, number, pick, words
+from make_bundled.corpora.grammar import Grammar, Rule, between, lines, number, pick, words
 
 LISTS: dict[str, Rule] = {
     "sei": words("""

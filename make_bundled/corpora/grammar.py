@@ -1,6 +1,6 @@
 """A small random grammar: templates with slots and alternatives, expanded by a seeded generator.
 
-Only ``random.Random.random`` is ever drawn from, whose sequence Python promises to keep for a
+Only `random.Random.random` is ever drawn from, whose sequence Python promises to keep for a
 seed, so a text is the same on every machine and under every version.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
-from nsvd_exp.bundled.corpora import morphology
+from make_bundled.corpora import morphology
 
 T = TypeVar("T")
 Rule = Sequence[str] | Callable[[Random], str]
@@ -35,7 +35,7 @@ def pick(rng: Random, items: Sequence[T]) -> T:
 
 
 def between(rng: Random, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``, both included."""
+    """A whole number from `low` to `high`, both included."""
     return low + int(rng.random() * (high - low + 1))
 
 
@@ -45,7 +45,7 @@ def shuffled(rng: Random, items: Sequence[T]) -> list[T]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a block of text; ``_`` stands for a space inside one entry."""
+    """The words of a block of text; `_` stands for a space inside one entry."""
     return [word.replace("_", " ") for word in text.split()]
 
 
@@ -55,16 +55,16 @@ def lines(text: str) -> list[str]:
 
 
 def number(low: int, high: int, step: int = 1) -> Callable[[Random], str]:
-    """A rule that writes a number from ``low`` to ``high`` in steps of ``step``."""
+    """A rule that writes a number from `low` to `high` in steps of `step`."""
     return lambda rng: str(low + step * int(rng.random() * ((high - low) // step + 1)))
 
 
 class Grammar:
     """Named rules, each a list of templates or a function of the random generator.
 
-    A template holds ``[one|another|]`` (a choice, which may nest) and ``{slot}``: the value
-    bound to that name, or else an expansion of the rule of that name. ``{slot:pl:cap}`` applies
-    modifiers from left to right; ``{x=rule:a}`` also binds what it wrote to ``x``.
+    A template holds `[one|another|]` (a choice, which may nest) and `{slot}`: the value
+    bound to that name, or else an expansion of the rule of that name. `{slot:pl:cap}` applies
+    modifiers from left to right; `{x=rule:a}` also binds what it wrote to `x`.
     """
 
     def __init__(self, *tables: Mapping[str, Rule]) -> None:
@@ -73,7 +73,7 @@ class Grammar:
             self.rules.update(table)
 
     def expand(self, template: str, rng: Random, bound: dict[str, str] | None = None) -> str:
-        """The text of ``template``; new bindings are written into ``bound``."""
+        """The text of `template`; new bindings are written into `bound`."""
         names = {} if bound is None else bound
         while _CHOICE.search(template):
             template = _CHOICE.sub(lambda m: pick(rng, m.group(1).split("|")), template)
@@ -90,7 +90,7 @@ class Grammar:
         return _SLOT.sub(fill, template)
 
     def draw(self, rule: str, rng: Random, bound: dict[str, str] | None = None) -> str:
-        """One expansion of the rule called ``rule``."""
+        """One expansion of the rule called `rule`."""
         if rule not in self.rules:
             raise KeyError(f"the grammar has no rule {rule!r}")
         body = self.rules[rule]
