@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import compose, make_model, make_tokenizer, random_inputs, statistics_of, words
+from nsvd_exp.experiment.similarity_plan import plan_similarity, spread
+from nsvd_exp.experiment.similarity_run import run_similarities
 from test_calibration import inputs_by_hand, token_ids
 from test_cli import run_main
 from transformers import AutoModelForCausalLM
@@ -27,8 +29,6 @@ from nsvd_exp.experiment import similarity_run
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import release_model
-from nsvd_exp.experiment.similarity_plan import plan_similarity, spread
-from nsvd_exp.experiment.similarity_run import run_similarities
 from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import GramAccumulator, MeanAccumulator, calibrate, watch

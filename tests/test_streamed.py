@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import CONFIGS, compose, make_model, new_process, words
+from nsvd_exp.experiment.similarity_plan import plan_similarity
+from nsvd_exp.experiment.similarity_run import run_similarities
 from test_calibration import token_ids
 from test_models import UP, edit_weights
 from torch import nn
@@ -30,8 +32,6 @@ from nsvd_exp.experiment import similarity_run
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import release_model
-from nsvd_exp.experiment.similarity_plan import plan_similarity
-from nsvd_exp.experiment.similarity_run import run_similarities
 from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models import hidden_states, streamed
 from nsvd_exp.models.hub import locate_model

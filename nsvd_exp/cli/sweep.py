@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -37,14 +39,15 @@ class GridSweeper(Sweeper):
     """
 
     def __init__(self, max_batch_size: int | None, params: DictConfig | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, params or {}
+        self.max_batch_size = max_batch_size
+        self.params = {str(name): value for name, value in (params or {}).items()}
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Remember what the jobs are made of, and set the launcher up."""
         self.config, self.hydra_context = config, hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -57,8 +60,9 @@ class GridSweeper(Sweeper):
         from nsvd_exp.cli.main import check_composed, conclude
         from nsvd_exp.experiment.order import grid_order
 
-        jobs = self._jobs(arguments)
+        assert self.config is not None and self.hydra_context is not None
         loader = self.hydra_context.config_loader
+        jobs = self._jobs(arguments, loader)
         composed = [loader.load_sweep_config(self.config, list(job)) for job in jobs]
         order = grid_order([check_composed(config) for config in composed])
         folder = Path(str(self.config.hydra.sweep.dir))
@@ -74,12 +78,12 @@ class GridSweeper(Sweeper):
             sys.exit(code)
         return [in_typed_order]
 
-    def _jobs(self, arguments: Sequence[str]) -> list[Job]:
+    def _jobs(self, arguments: Sequence[str], loader: ConfigLoader) -> list[Job]:
         from nsvd_exp.cli.arguments import normalise
 
         given = [normalise(f"{name}={value}") for name, value in self.params.items()]
         values: dict[str, list[str]] = {}
-        parser = OverridesParser.create(self.hydra_context.config_loader)
+        parser = OverridesParser.create(loader)
         for override in parser.parse_overrides([*given, *arguments]):
             name = override.get_key_element()
             if not override.is_sweep_override():

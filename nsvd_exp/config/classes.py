@@ -44,7 +44,7 @@ def build(base: type[T], block: Mapping[str, Any], setting: str) -> T:
         raise NsvdError(f"{setting} names no class: give {setting}.{TARGET}=package.module.Class")
     cls = _class(base, str(target), setting)
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
     values = {}
     for name, value in block.items():
         if name == TARGET or name in PRESENTATION:

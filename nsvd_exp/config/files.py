@@ -80,6 +80,5 @@ def group_choices(group: str) -> list[str]:
 def method_files() -> dict[str, dict[str, Any]]:
     """What each file of `conf/method/` says, by name, in the order in which tables show them."""
     paths = (conf_dir() / "method").glob("*.yaml")
-    found = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in paths}
-    files = {name: block for name, block in found.items() if isinstance(block, dict)}
+    files: dict[str, Any] = {p.stem: OmegaConf.to_container(OmegaConf.load(p)) for p in paths}
     return dict(sorted(files.items(), key=lambda item: item[1].get("order", math.inf)))

@@ -329,11 +329,12 @@ def typed_config(composed: DictConfig) -> Config:
 def _refuse_unknown(node: DictConfig, prefix: str) -> None:
     """Refuse a setting that the schema does not know, which `+NAME=VALUE` adds all the same."""
     schema = OmegaConf.get_type(node)
-    is_closed = dataclasses.is_dataclass(schema)
-    known = [f"{prefix}{f.name}" for f in dataclasses.fields(schema)] if is_closed else []
-    for name in node:
-        if is_closed and f"{prefix}{name}" not in known:
-            raise unknown_name("setting", f"{prefix}{name}", known)
-        child = node._get_node(name)
+    known: list[str] | None = None  # any name: options of a tokenizer, fields of a class
+    if schema is not None and dataclasses.is_dataclass(schema):
+        known = [f"{prefix}{field.name}" for field in dataclasses.fields(schema)]
+    for key in map(str, node):
+        if known is not None and f"{prefix}{key}" not in known:
+            raise unknown_name("setting", f"{prefix}{key}", known)
+        child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
-            _refuse_unknown(child, f"{prefix}{name}.")
+            _refuse_unknown(child, f"{prefix}{key}.")

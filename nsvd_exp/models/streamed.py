@@ -10,21 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Statistics
-from nsvd_exp.models.batches import STREAMED_TOKENS, in_batches
 from nsvd_exp.models.blocks import BlockChain, Call
 from nsvd_exp.models.hidden_states import HOST_BYTES, HiddenStates
 from nsvd_exp.models.layers import is_finite
-from nsvd_exp.models.loading import to_dtype
-from nsvd_exp.pipeline.calibrate import A, GramAccumulator, InputWatcher, Sums, statistics_of
-from nsvd_exp.pipeline.evaluate import positions_at_once, window_losses
-from nsvd_exp.progress import Progress
 from nsvd_exp.storage.files import ScratchFolder
 
 
@@ -173,147 +166,3 @@ class Flow:
         parts = self.states.each(self._bounds)
         for (start, _), calls, hidden in zip(self._bounds, self._calls, parts, strict=True):
             self.states.put(start, self._chain.hidden_of(calls[index].on(block, hidden)))
-
-
-@torch.no_grad()
-def watch_streamed(
-    streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
-    rows: Tensor,
-    accumulator: type[A],
-    keep: Callable[[Mapping[str, nn.Linear], Sums[A]], object],
-    batch: int | str = "auto",
-    progress: Progress | None = None,
-) -> None:
-    """As `nsvd_exp.pipeline.calibrate.watch`, with the sums of one block after the other.
-
-    Args:
-        keep: called with the layers of each block and the sums of their inputs. Where memory runs
-            out, the pass starts again from the first block.
-
-    Raises:
-        NsvdError: as `watch`, or the blocks cannot be run one by one.
-    """
-    dtype, blocks = next(streamed.model.parameters()).dtype, streamed.chain.blocks
-
-    def attempt(batches: Iterator[Tensor]) -> None:
-        flow = Flow(streamed, batches, len(rows), dtype)
-        for index in range(len(blocks)):
-            inside = streamed.block_of(index, layers)
-            with streamed.block(index) as block:
-                watcher = InputWatcher(inside, [block], accumulator)
-                with watcher.watching():
-                    flow.push(index)
-            keep(inside, watcher.sums())
-            del watcher  # its sums end before those of the next block begin
-            if progress:
-                progress(index + 1, len(blocks))
-
-    device = streamed.device
-    in_batches(attempt, rows, batch, device, tokens=STREAMED_TOKENS[device.type])
-
-
-def calibrate_streamed(
-    streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
-    samples: Tensor,
-    add: Callable[[str, Statistics], object],
-    batch: int | str = "auto",
-    progress: Progress | None = None,
-) -> dict[str, str]:
-    """As `nsvd_exp.pipeline.calibrate.calibrate`, with the statistics of one block after the other.
-
-    Args:
-        add: called with the name of each distinct layer input and its statistics. Where memory runs
-            out, the pass starts again, and `add` is called with the same names again.
-
-    Returns:
-        The `reads` of a `Calibration`.
-
-    Raises:
-        NsvdError: as `calibrate`, or the blocks cannot be run one by one.
-        Exception: whatever `add` raises.
-    """
-    reads: dict[str, str] = {}
-
-    def keep(inside: Mapping[str, nn.Linear], sums: Sums[GramAccumulator]) -> None:
-        inputs, of_block = statistics_of(inside, sums)
-        reads.update(of_block)
-        for name, statistics in inputs.items():
-            add(name, statistics)
-
-    watch_streamed(streamed, layers, samples, GramAccumulator, keep, batch, progress)
-    return reads
-
-
-Compressed = Callable[[int], AbstractContextManager[object]]
-
-
-@torch.no_grad()
-def window_nll_streamed(
-    streamed: StreamedModel,
-    windows: Tensor,
-    dtype: torch.dtype,
-    compressed: Compressed,
-    batch: int | str = "auto",
-    progress: Progress | None = None,
-) -> list[float]:
-    """As `nsvd_exp.pipeline.evaluate.window_nll`.
-
-    Args:
-        dtype: of the evaluation.
-        compressed: makes a context from the number of a block, whose weights are there in the
-            model's own dtype. Inside it the block is what is to be evaluated.
-
-    Raises:
-        NsvdError: the blocks cannot be run one by one, or what `compressed` raises.
-    """
-    blocks = streamed.chain.blocks
-
-    def attempt(batches: Iterator[Tensor]) -> list[float]:
-        flow = Flow(streamed, batches, len(windows), dtype)
-        for index in range(len(blocks)):
-            with streamed.block(index) as block, compressed(index):
-                to_dtype(block, dtype)
-                flow.push(index)
-            if progress:
-                progress(index + 1, len(blocks) + 1)
-        losses = _losses(streamed, flow.states, windows, batch, dtype)
-        if progress:
-            progress(len(blocks) + 1, len(blocks) + 1)
-        return losses
-
-    device = streamed.device
-    return in_batches(attempt, windows, batch, device, tokens=STREAMED_TOKENS[device.type])
-
-
-def _losses(
-    streamed: StreamedModel,
-    states: HiddenStates,
-    ids: Tensor,
-    batch: int | str,
-    dtype: torch.dtype,
-) -> list[float]:
-    """The loss in nats of each row of ids (rows, length), whose hidden states have left the last
-    block."""
-    chain, device = streamed.chain, streamed.device
-
-    def losses_of(part: Tensor, output: Any) -> Tensor:
-        step = positions_at_once(chain.model, part)
-        return window_losses(
-            chain.model, part, step, lambda start, stop: chain.logits(part, start, stop, output)
-        )
-
-    def score(batches: Iterator[Tensor]) -> list[float]:
-        losses: list[Tensor] = []
-        stop = 0
-        for part in batches:
-            start, stop = stop, stop + len(part)
-            output = chain.output_of(states.get(start, stop))
-            if not losses:
-                chain.refuse_unless_last(part, output)
-            losses.append(losses_of(part, output))
-        return torch.cat(losses).tolist()
-
-    with streamed.rest(dtype):
-        return in_batches(score, ids, batch, device, tokens=STREAMED_TOKENS[device.type])

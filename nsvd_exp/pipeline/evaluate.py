@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.models.batches import fitting_tokens, in_batches
+from nsvd_exp.models.batches import STREAMED_TOKENS, fitting_tokens, in_batches
 from nsvd_exp.models.blocks import BlockChain, chooses_positions, logits_at
+from nsvd_exp.models.hidden_states import HiddenStates
+from nsvd_exp.models.loading import to_dtype
+from nsvd_exp.models.streamed import Flow, StreamedModel
 from nsvd_exp.progress import Progress
 
 # Logits at once: 64 MB in float32 on a CPU, 512 MB on a GPU, where products should be large.
@@ -47,6 +52,79 @@ def window_nll(
 
     tokens = fitting_tokens(model, device) if batch == "auto" else None
     return finite(in_batches(score, windows, batch, device, progress, tokens))
+
+
+Compressed = Callable[[int], AbstractContextManager[object]]
+
+
+@torch.no_grad()
+def window_nll_streamed(
+    streamed: StreamedModel,
+    windows: Tensor,
+    dtype: torch.dtype,
+    compressed: Compressed,
+    batch: int | str = "auto",
+    progress: Progress | None = None,
+) -> list[float]:
+    """As `window_nll`, of a model of which one block at a time is in memory.
+
+    Args:
+        dtype: of the evaluation.
+        compressed: makes a context from the number of a block, whose weights are there in the
+            model's own dtype. Inside it the block is what is to be evaluated.
+
+    Raises:
+        NsvdError: the blocks cannot be run one by one, or what `compressed` raises.
+    """
+    blocks = streamed.chain.blocks
+
+    def attempt(batches: Iterator[Tensor]) -> list[float]:
+        flow = Flow(streamed, batches, len(windows), dtype)
+        for index in range(len(blocks)):
+            with streamed.block(index) as block, compressed(index):
+                to_dtype(block, dtype)
+                flow.push(index)
+            if progress:
+                progress(index + 1, len(blocks) + 1)
+        losses = _streamed_losses(streamed, flow.states, windows, batch, dtype)
+        if progress:
+            progress(len(blocks) + 1, len(blocks) + 1)
+        return losses
+
+    device = streamed.device
+    return in_batches(attempt, windows, batch, device, tokens=STREAMED_TOKENS[device.type])
+
+
+def _streamed_losses(
+    streamed: StreamedModel,
+    states: HiddenStates,
+    ids: Tensor,
+    batch: int | str,
+    dtype: torch.dtype,
+) -> list[float]:
+    """The loss in nats of each row of ids (rows, length), whose hidden states have left the last
+    block."""
+    chain, device = streamed.chain, streamed.device
+
+    def losses_of(part: Tensor, output: Any) -> Tensor:
+        step = positions_at_once(chain.model, part)
+        return window_losses(
+            chain.model, part, step, lambda start, stop: chain.logits(part, start, stop, output)
+        )
+
+    def score(batches: Iterator[Tensor]) -> list[float]:
+        losses: list[Tensor] = []
+        stop = 0
+        for part in batches:
+            start, stop = stop, stop + len(part)
+            output = chain.output_of(states.get(start, stop))
+            if not losses:
+                chain.refuse_unless_last(part, output)
+            losses.append(losses_of(part, output))
+        return torch.cat(losses).tolist()
+
+    with streamed.rest(dtype):
+        return in_batches(score, ids, batch, device, tokens=STREAMED_TOKENS[device.type])
 
 
 def finite(nll: list[float]) -> list[float]:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from nsvd_exp.methods.base import Calibration, Means, Statistics
-from nsvd_exp.pipeline.calibrate import MeanAccumulator, Sums
+from nsvd_exp.pipeline.inputs import MeanAccumulator, Sums
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:
