@@ -26,12 +26,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nsvd_exp.cli import terminal as display
 from nsvd_exp.cli.arguments import explain, normalise
-from nsvd_exp.cli.terminal import Outcome, TerminalObserver, label_of
+from nsvd_exp.cli.terminal import Outcome, TerminalObserver
 from nsvd_exp.config.files import conf_dir, expand_path, register
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import Plan, dense_of, plan_cell
 from nsvd_exp.experiment.similarity_plan import SimilarityPlan, plan_similarity
+from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.progress import Observer, Observers
 from nsvd_exp.storage.results import Cell, Result
 
@@ -201,8 +202,7 @@ def outcome_of(config: Config) -> Outcome:
     if result["status"] == "failed" and not was_done:
         return failed(config, result["error"]["message"])
     values = {
-        name: display.format_perplexity(number["perplexity"])
-        for name, number in plan.found(result).items()
+        name: format_perplexity(number["perplexity"]) for name, number in plan.found(result).items()
     }
     return _succeeded(config, was_done, values, plan.cell.key)
 
@@ -301,7 +301,9 @@ def conclude(outcomes: list[Outcome]) -> int:
     for results_dir in dict.fromkeys(o.reported_in for o in outcomes if o.reported_in):
         from nsvd_exp.report.after_grid import report_grid
 
-        report_grid(results_dir, [o for o in outcomes if o.reported_in == results_dir])
+        reported = [o for o in outcomes if o.reported_in == results_dir]
+        keys = {o.key for o in reported if o.key}
+        report_grid(results_dir, keys, is_changed=any(o.state == "done" for o in reported))
     failures = display.failure_lines(outcomes)
     for line in failures:
         display.stderr().print(f"failed: {line}", style="red", markup=False, soft_wrap=True)

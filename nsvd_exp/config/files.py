@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -56,3 +58,13 @@ def register() -> None:
 def group_choices(group: str) -> list[str]:
     """The files of one folder of `conf/`."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def method_files() -> dict[str, dict[str, Any]]:
+    """The plain content of every `conf/method/<name>.yaml` by name, in the order of tables.
+
+    Nothing is resolved: `k1: ${k1}` stays as it is written.
+    """
+    paths = sorted((conf_dir() / "method").glob("*.yaml"))
+    files: dict[str, Any] = {p.stem: OmegaConf.to_container(OmegaConf.load(p)) for p in paths}
+    return dict(sorted(files.items(), key=lambda file: file[1].get("order", math.inf)))
