@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsvd_exp.cli.terminal import label_of
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.improvement import average_improvement
 from nsvd_exp.experiment.plan import Plan, plan_cell, public_config, reference_of
+from nsvd_exp.experiment.wording import label_of
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result
 from nsvd_exp.tracking.dashboard import dashboard

@@ -1,4 +1,4 @@
-"""The commands that fill what is missing or failed in the tables."""
+"""What is missing or failed in the tables, and the commands that fill it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.bundled import TEXT_DIR
-from nsvd_exp.report import paper
-from nsvd_exp.report.entries import Block
-from nsvd_exp.report.numbers import Contents, Setting
-from nsvd_exp.report.protocol import PAPERS_LENGTH, default_calibration, model_files
-from nsvd_exp.report.similarities import SimilarityBlock
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.measurements import Contents
+from nsvd_exp.report.model.protocol import PAPERS_LENGTH, default_calibration, model_files
+from nsvd_exp.report.model.settings import Setting
+from nsvd_exp.report.model.similarities import SimilarityBlock
+from nsvd_exp.report.model.tables import Block
 from nsvd_exp.storage.keys import file_digest
 from nsvd_exp.storage.results import Result
 
 Gap = tuple[str, str]
-"""What is missing, and the command that does it."""
+"""What is missing, and the command that fills it."""
 
 BUNDLED = "tiny"
 
@@ -26,7 +27,7 @@ UNFILLED = {"missing": "missing", "failed": "failed", "partial": "unfinished"}
 
 
 def gaps_of(blocks: Iterable[Block], results_dir: str) -> list[Gap]:
-    """One a block that is not complete; what nothing is stored of comes last."""
+    """One gap per block that is not complete; blocks of which nothing is stored come last."""
     blocks = list(blocks)
     started = [b for b in blocks if b.setting is not None and (b.incomplete or b.unstarted)]
     unstarted = [b for b in blocks if b.setting is None]
@@ -41,25 +42,31 @@ def gaps_of(blocks: Iterable[Block], results_dir: str) -> list[Gap]:
 def similarity_gaps(
     contents: Contents, blocks: Iterable[SimilarityBlock], model: str | None, results_dir: str
 ) -> list[Gap]:
-    """One a model whose Figure 1 is not complete; a model of which nothing is stored comes last."""
+    """One gap per model whose Figure 1 is not complete; the paper's model comes last.
+
+    Args:
+        blocks: those of the stored similarities.
+        model: the title of the model to show; None for all.
+    """
     done = {block.model: block for block in blocks if block.place == 0}
     found = []
     for title in dict.fromkeys([*contents.models, paper.SIMILARITY_MODEL]):
         known = done[title].datasets if title in done else {}
         absent = [name for name in paper.datasets() if name not in known]
         if absent and model in (None, title):
-            cells = [*contents.cells, *contents.similarities]
-            of_model = [result for result in cells if result["model"] == title]
-            papers = [paper.SIMILARITY_MODEL]
-            overrides = [
-                *(_model_overrides(papers, of_model[0]) if of_model else []),
-                *(_data_overrides(of_model[0]) if of_model else []),
-                *([f"dataset={','.join(absent)}"] if known else []),
-            ]
-            parts = ["python -m nsvd_exp experiment=figure1", *map(shlex.quote, overrides)]
             what = f"Figure 1, {title}: {len(absent)} of {len(paper.datasets())} sets missing"
-            found.append((what, " ".join([*parts, *_place(results_dir)])))
+            only = [f"dataset={','.join(absent)}"] if known else []
+            found.append((what, _figure_command(contents, title, only, results_dir)))
     return found
+
+
+def _figure_command(contents: Contents, model: str, only: list[str], results_dir: str) -> str:
+    results = [*contents.cells, *contents.similarities]
+    overrides = []
+    if first := next((result for result in results if result["model"] == model), None):
+        overrides = _model_overrides([paper.SIMILARITY_MODEL], first) + _data_overrides(first)
+    quoted = map(shlex.quote, [*overrides, *only])
+    return " ".join(["python -m nsvd_exp experiment=figure1", *quoted, *_place(results_dir)])
 
 
 def _what(block: Block) -> str:
@@ -85,8 +92,7 @@ def _place(results_dir: str) -> list[str]:
 
 
 def _command(block: Block, results_dir: str) -> str:
-    """The preset of the block's table, with what this setting has otherwise; cells that are done
-    are skipped by it."""
+    """The preset of the block's table with this setting; it skips the cells that are done."""
     assert block.setting is not None
     cell = _fullest(block.setting)
     overrides = [
@@ -102,12 +108,12 @@ def _command(block: Block, results_dir: str) -> str:
 
 
 def _fullest(setting: Setting) -> Result:
-    """The cell whose configuration says most: a calibrated one, where there is one."""
+    """The newest cell, of the calibrated ones where there are any: it knows all settings."""
     return max(setting.cells, key=lambda cell: ("calibration" in cell["config"], cell["updated"]))
 
 
 def _model_overrides(papers: list[str], cell: Result) -> list[str]:
-    """What makes a preset for the models `papers` one for the model of `cell`."""
+    """What turns a preset for the models `papers` into one for the model of `cell`."""
     model, identity = cell["model"], cell["identity"]["model"]
     name, is_local, is_bundled = model_files().get(model), "hub" not in identity, model == BUNDLED
     skip = cell["config"]["model"]["skip"]
@@ -129,7 +135,7 @@ def _data_overrides(cell: Result) -> list[str]:
 
 @cache
 def _bundled_texts() -> dict[str, str]:
-    """SHA-256 of the bundled test set of each dataset."""
+    """The SHA-256 of each bundled test set, by dataset."""
     return {path.parent.name: file_digest(path) for path in Path(TEXT_DIR).glob("*/test.*")}
 
 
@@ -142,7 +148,7 @@ def _ratio_overrides(block: Block) -> list[str]:
 
 
 def _default_length(model: str) -> int:
-    """Tokens of a sample, and of a window."""
+    """How many tokens a calibration sample and a window have by default."""
     return int(default_calibration(model)["length"] or PAPERS_LENGTH)
 
 

@@ -1,13 +1,14 @@
 """The paper's own numbers (arXiv 2503.17101, Tables 1 to 6), and where they contradict each other.
 
-`paper_tables.csv` holds every perplexity and improvement of Tables 1, 3, 4, 5 and 6 as printed,
-`paper_table2.csv` Table 2. Which rows a table has, and in which order, is read from there too.
+`paper_tables.csv` holds every perplexity and improvement of Tables 1, 3, 4, 5 and 6 as printed, and
+`paper_table2.csv` holds Table 2. They also say which rows a table has, in which order, and which
+methods the paper proposes.
 """
 
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +19,7 @@ from nsvd_exp.experiment.improvement import REFERENCE_METHOD, average_improvemen
 
 FOLDER = Path(__file__).parent
 AVERAGE = "average"
+SIMILARITY_MODEL = "llama-7b"
 
 CAPTIONS = {
     1: "Perplexity and improvement over ASVD-I at compression ratios of 10% to 50%",
@@ -30,11 +32,14 @@ CAPTIONS = {
 
 
 class Row(NamedTuple):
-    """What is compared: a method with its settings; None where it has none."""
+    """A row of a table: a method with its ratio and k1, each None where the method has none."""
 
     method: str
     ratio: float | None
     k1: float | None
+
+
+DENSE = Row("dense", None, None)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Printed:
 
     Attributes:
         perplexity: as printed.
-        improvement: percent against ASVD-I, as printed: without a sign; None where there is none.
+        improvement: over ASVD-I in percent, as printed: without a sign. None where none is printed.
     """
 
     perplexity: float
@@ -57,8 +62,8 @@ class PaperTable:
     Attributes:
         rows: of each model, in the paper's order.
         printed: by model, row and dataset.
-        averages: printed "Avg. Impro." in percent, unsigned, by model and row; None where the text
-            that the numbers were taken from has lost it.
+        averages: the printed "Avg. Impro." in percent, unsigned, by model and row; None where the
+            text that the numbers were taken from has lost it.
         footnotes: what is wrong with a printed number, by model, row and dataset (or `average`).
     """
 
@@ -70,7 +75,7 @@ class PaperTable:
 
     @property
     def models(self) -> list[str]:
-        """In the paper's order."""
+        """Their titles, in the paper's order."""
         return list(self.rows)
 
     @property
@@ -84,8 +89,14 @@ class PaperTable:
         """The (method, k1) of its rows, in the paper's order."""
         return list(dict.fromkeys((r.method, r.k1) for rows in self.rows.values() for r in rows))
 
+    @property
+    def varied(self) -> set[str]:
+        """The methods that it shows with more than one k1."""
+        count = Counter(method for method, _ in self.variants)
+        return {method for method, k1s in count.items() if k1s > 1}
+
     def perplexities(self, model: str, row: Row) -> dict[str, float]:
-        """By dataset."""
+        """The printed perplexities of a row, by dataset."""
         return {
             dataset: p.perplexity
             for (m, r, dataset), p in self.printed.items()
@@ -93,7 +104,7 @@ class PaperTable:
         }
 
     def average(self, model: str, row: Row) -> float | None:
-        """The average improvement, recomputed from the printed perplexities; a fraction."""
+        """The average improvement as a fraction, recomputed from the printed perplexities."""
         ours = self.perplexities(model, row)
         reference = self.perplexities(model, Row(REFERENCE_METHOD, row.ratio, None))
         return average_improvement(ours, reference, list(ours))
@@ -124,14 +135,30 @@ def tables() -> dict[int, PaperTable]:
 
 @cache
 def similarities() -> dict[str, tuple[float, float]]:
-    """Table 2: mean and standard deviation by dataset, of LLaMA-7B."""
+    """Table 2: mean and standard deviation by dataset, of SIMILARITY_MODEL."""
     return {
         line["dataset"]: (float(line["mean"]), float(line["std"]))
         for line in _lines("paper_table2.csv")
     }
 
 
-SIMILARITY_MODEL = "llama-7b"
+@cache
+def proposed_methods() -> list[str]:
+    """The methods that the paper proposes, in its order: it prints an improvement for them."""
+    improved = [
+        row.method
+        for table in tables().values()
+        for (_, row, _), printed in table.printed.items()
+        if printed.improvement is not None
+    ]
+    return list(dict.fromkeys(improved))
+
+
+@cache
+def baselines() -> frozenset[str]:
+    """The methods that the paper compares its own with: it prints no improvement for them."""
+    methods = {method for table in tables().values() for method, _ in table.variants}
+    return frozenset(methods - set(proposed_methods()))
 
 
 def datasets() -> list[str]:
@@ -150,7 +177,7 @@ def _number(text: str) -> float | None:
 
 def _row(line: dict[str, str]) -> Row:
     if line["method"] == "original":
-        return Row("dense", None, None)
+        return DENSE
     return Row(line["method"], float(line["ratio"]), _number(line["k1_fraction"]))
 
 

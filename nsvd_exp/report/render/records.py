@@ -1,4 +1,4 @@
-"""The tables as records, one a number with all that is known of it: CSV, and W&B."""
+"""The tables as records, one per number with all that is known about it: for CSV and for W&B."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from nsvd_exp.report import paper
-from nsvd_exp.report.entries import Block, Entry, Line
-from nsvd_exp.report.similarities import SimilarityBlock
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.comparison import Comparison
+from nsvd_exp.report.model.entries import Entry
+from nsvd_exp.report.model.similarities import SimilarityBlock
+from nsvd_exp.report.model.tables import Block, Line
 
 
-def numbers_frame(blocks: Sequence[Block]) -> pd.DataFrame:
-    """One row a number, with all that is known of it: what CSV and W&B show."""
+def csv_text(frame: pd.DataFrame) -> str:
+    """The frame as CSV, with the same line ends on every system."""
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def perplexity_frame(blocks: Sequence[Block]) -> pd.DataFrame:
+    """The perplexity tables: one row per place of a table."""
     return pd.DataFrame([
         _record(block, line, dataset, entry)
         for block in blocks
@@ -47,32 +54,31 @@ def _record(block: Block, line: Line, dataset: str, entry: Entry) -> dict[str, A
         "paper_improvement": entry.printed_improvement,
         "paper_note": entry.note,
         "difference": entry.difference,
-        **provenance(entry),
+        **_provenance(entry),
     }
 
 
-def provenance(entry: Entry) -> dict[str, Any]:
-    """Where a number came from; of several seeds, all, with spaces between."""
+def _provenance(entry: Entry) -> dict[str, Any]:
+    """Where a number came from; several seeds are separated by spaces."""
 
     def joined(values: list[Any]) -> str:
         return " ".join(str(value) for value in values)
 
-    numbers = entry.numbers
-    git = [n.stored["environment"].get("git") or {} for n in numbers]
+    found = entry.measurements
+    git = [m.stored["environment"].get("git") or {} for m in found]
     return {
-        "seed": joined([n.seed for n in numbers if n.seed is not None]),
-        "key": joined([n.cell["key"] for n in numbers]),
+        "seed": joined([m.seed for m in found if m.seed is not None]),
+        "key": joined([m.cell["key"] for m in found]),
         "commit": joined([g.get("commit", "unknown") + "+" * g.get("dirty", False) for g in git]),
-        "measured": joined([n.stored["measured"] for n in numbers]),
-        "device": joined([n.stored["environment"]["device"] for n in numbers]),
-        "seconds": joined([n.stored["seconds"] for n in numbers]),
-        "windows": joined([f"{n.stored['windows']}x{n.stored['length']}" for n in numbers]),
+        "measured": joined([m.stored["measured"] for m in found]),
+        "device": joined([m.stored["environment"]["device"] for m in found]),
+        "seconds": joined([m.stored["seconds"] for m in found]),
+        "windows": joined([f"{m.stored['windows']}x{m.stored['length']}" for m in found]),
     }
 
 
 def similarity_frame(blocks: Sequence[SimilarityBlock]) -> pd.DataFrame:
-    """Table 2 in numbers: a row a model, statistic and dataset; the paper's alone where nothing is
-    stored."""
+    """Table 2: one row per model, statistic and dataset; the paper's alone if nothing is stored."""
     columns = ["model", "setting", "statistic", "nearest", "dataset", "mean", "deviation", "layers",
                "key"]  # fmt: skip
     ours = [
@@ -97,3 +103,21 @@ def _similarity_record(block: SimilarityBlock, statistic: str, dataset: str) -> 
     is_nearest, setting = statistic == block.nearest, "; ".join(block.differences)
     key = block.records[dataset]["key"]
     return block.model, setting, statistic, is_nearest, dataset, mean, deviation, layers, key
+
+
+def comparison_frame(comparison: Comparison) -> pd.DataFrame:
+    """One row per measurement that both stores have."""
+    return pd.DataFrame([
+        {
+            "model": pair.here.cell["model"],
+            **pair.here.row._asdict(),
+            "dataset": pair.here.dataset,
+            "seed": pair.here.seed,
+            "here": pair.here.perplexity,
+            "there": pair.there.perplexity,
+            "difference": pair.difference,
+            "key_here": pair.here.cell["key"],
+            "key_there": pair.there.cell["key"],
+        }
+        for pair in comparison.pairs
+    ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Table 2 and Figure 1: the similarities that are stored, beside the paper's."""
+"""Table 2 and Figure 1: the stored similarities, beside the paper's."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from dataclasses import dataclass
 
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS
 from nsvd_exp.experiment.similarity_plan import Spread, layer_values, spread
-from nsvd_exp.report import paper
-from nsvd_exp.report.numbers import (
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.agreement import (
     Agreement,
-    Contents,
-    agreements,
     agrees,
     differences,
+    merged,
     similarity_agreement,
 )
-from nsvd_exp.report.protocol import dataset_titles, is_papers_similarity
+from nsvd_exp.report.model.measurements import Contents
+from nsvd_exp.report.model.protocol import dataset_titles, is_papers_similarity
 from nsvd_exp.storage.results import Result
 
 
 @dataclass(frozen=True)
 class SimilarityBlock:
-    """One model under one setting.
+    """The similarities of one model under one setting.
 
     Attributes:
         spreads: over the compressed layers, by statistic and dataset; only what is stored.
         datasets: titles, by name.
         records: the stored record of each dataset.
-        differences: what this setting has otherwise than the model's main one.
+        place: 0 for the model's main setting; 1, 2, ... for its others.
+        differences: where this setting differs from the main one, in words.
         comparable: whether model, calibration and text are the paper's.
     """
 
@@ -43,16 +44,18 @@ class SimilarityBlock:
 
     @property
     def statistics(self) -> list[str]:
-        """Those of which anything is stored."""
+        """The statistics of which anything is stored."""
         return [name for name, by_dataset in self.spreads.items() if by_dataset]
 
     def values(self, statistic: str, dataset: str) -> list[float]:
-        """One a compressed layer that has one."""
+        """One similarity per compressed layer; a layer without one is left out."""
         return layer_values(self.records[dataset]["layers"], statistic)
 
     def distance(self, statistic: str) -> float | None:
-        """Root mean square difference of the means to the paper's Table 2; None unless all eight
-        are there."""
+        """Root mean square difference of the eight means from those of the paper's Table 2.
+
+        None unless all eight are stored.
+        """
         ours, papers = self.spreads[statistic], paper.similarities()
         if not ours.keys() >= papers.keys():
             return None
@@ -68,12 +71,12 @@ class SimilarityBlock:
 
     @property
     def shown(self) -> str:
-        """The statistic that the figure takes: the nearest to the paper's, or else the first."""
+        """The statistic that the figure shows: the nearest to the paper's, or else the first."""
         return self.nearest or self.statistics[0]
 
 
 def build(contents: Contents, model: str | None = None) -> list[SimilarityBlock]:
-    """A block a model and setting; of a model, the one with most datasets first."""
+    """One block per model and setting; of a model, the setting with most datasets comes first."""
     blocks = []
     for title in contents.models:
         records = [r for r in contents.similarities if r["model"] == title]
@@ -86,7 +89,7 @@ def _of_model(title: str, records: Sequence[Result]) -> list[SimilarityBlock]:
     own = [(similarity_agreement(record), record) for record in records]
     groups = [
         (agreement, [record for of_record, record in own if agrees(of_record, agreement)])
-        for agreement in agreements(of_record for of_record, _ in own)
+        for agreement in merged(of_record for of_record, _ in own)
     ]
     groups.sort(key=lambda g: (len(g[1]), max(r["updated"] for r in g[1])), reverse=True)
     main = groups[0][0]

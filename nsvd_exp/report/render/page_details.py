@@ -1,6 +1,7 @@
-"""What the page shows of a number when it is asked: where it came from, and how sure it is.
+"""What the page shows of a number on request: where it came from, and how sure it is.
 
-Kept apart from the tables, as lists without names, so that thousands of numbers stay small.
+The page keeps these details apart from its tables, as lists without names, so that thousands of
+numbers stay small.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nsvd_exp.report.entries import Block, Entry, Interval, Line
-from nsvd_exp.report.numbers import Number
-from nsvd_exp.report.similarities import SimilarityBlock
-from nsvd_exp.report.text import percent, ratio_title, row_title
+from nsvd_exp.report.model.entries import Entry
+from nsvd_exp.report.model.intervals import Interval
+from nsvd_exp.report.model.measurements import Measurement
+from nsvd_exp.report.model.similarities import SimilarityBlock
+from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.render.text import percent, ratio_title, row_title
 from nsvd_exp.storage.results import Result, cell_for, similarity_record
 
 KEY_DIGITS = 16
@@ -27,7 +30,7 @@ CELL_LABELS = ("cell", "key", "seconds by stage")
 
 
 class Details:
-    """Collects them; each has an index, by which the page asks for it."""
+    """Collects details. Each has an index, by which the page finds it."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[str, list[str | None], list[list[Any]]]] = []
@@ -36,7 +39,7 @@ class Details:
 
     @property
     def data(self) -> dict[str, Any]:
-        """All of it. A run ends with the indices of its place and its cell."""
+        """All details as JSON; a run ends with the indices of its place and its cell."""
         return {
             "labels": [ENTRY_LABELS, RUN_LABELS, PLACE_LABELS, CELL_LABELS],
             "entries": self._entries,
@@ -45,7 +48,7 @@ class Details:
         }
 
     def of_entry(self, block: Block, line: Line, dataset: str, entry: Entry) -> int | None:
-        """The index of an entry's details; None where nothing is known of it."""
+        """Add an entry; its index, or None for an entry of which nothing is stored."""
         if entry.state == "missing":
             return None
         where = [block.model, row_title(line), ratio_title(line.row.ratio), block.datasets[dataset]]
@@ -62,15 +65,15 @@ class Details:
             {"failed": f"failed: {entry.message}", "partial": "unfinished"}.get(entry.state),
             None,
         ]
-        several = len(entry.numbers) > 1
-        by_seed = sorted(entry.numbers, key=lambda number: number.seed or 0)
-        runs = [self._run(number, several) for number in by_seed]
+        several = len(entry.measurements) > 1
+        by_seed = sorted(entry.measurements, key=lambda measurement: measurement.seed or 0)
+        runs = [self._run(measurement, several) for measurement in by_seed]
         return self._add(" · ".join(filter(None, where)), values, runs)
 
     def of_similarity(
         self, block: SimilarityBlock, title: str, statistic: str, dataset: str
     ) -> int:
-        """The index of the details of one similarity."""
+        """Add one similarity; its index."""
         record = block.records[dataset]
         values: list[str | None] = [None] * len(ENTRY_LABELS)
         values[-1] = str(block.spreads[statistic][dataset].layers)
@@ -85,16 +88,16 @@ class Details:
         self._entries.append((title, values, runs))
         return len(self._entries) - 1
 
-    def _run(self, number: Number, several: bool) -> list[Any]:
-        stored = number.stored
+    def _run(self, measurement: Measurement, several: bool) -> list[Any]:
+        stored, cell = measurement.stored, measurement.cell
         return [
-            f"{number.perplexity:.6g}" if several else None,
-            None if number.seed is None else str(number.seed),
+            f"{measurement.perplexity:.6g}" if several else None,
+            None if measurement.seed is None else str(measurement.seed),
             f"{stored['windows']} x {stored['length']} tokens",
             _time(stored["measured"]),
             f"{stored['seconds']:.2f}",
             self._place(stored["environment"]),
-            self._cell(number.cell, cell_for(Path(), number.cell["identity"]).folder),
+            self._cell(cell, cell_for(Path(), cell["identity"]).folder),
         ]
 
     def _place(self, environment: Mapping[str, Any]) -> int:
@@ -128,5 +131,5 @@ def _papers(block: Block, entry: Entry) -> str | None:
 
 
 def _time(stamp: str) -> str:
-    """`2026-01-02 03:04 UTC` of an ISO date in UTC."""
+    """An ISO date in UTC as `2026-01-02 03:04 UTC`."""
     return f"{stamp[:10]} {stamp[11:16]} UTC"

@@ -1,6 +1,6 @@
-"""Whether a stored number was made as the paper made its own, and how a run would be repeated.
+"""The paper's protocol, and whether a stored measurement followed it.
 
-What the paper's protocol is stands in `conf/`, and is read from there.
+The protocol is read from `conf/`: the models, the evaluation sets and the default calibration.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.config.files import conf_dir, model_named, register
 from nsvd_exp.config.schema import DatasetConfig, ModelConfig
-from nsvd_exp.data.sources import hub_identity
-from nsvd_exp.report import paper
-from nsvd_exp.report.numbers import Number
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.measurements import Measurement
 from nsvd_exp.storage.results import Result
 
 PAPERS_LENGTH = 2048  # tokens, of a calibration sample and of a window
@@ -23,7 +22,7 @@ PAPERS_LENGTH = 2048  # tokens, of a calibration sample and of a window
 
 @cache
 def model_files() -> dict[str, str]:
-    """Name of the file in `conf/model` by the model's title."""
+    """The name of each model's file in `conf/model`, by the model's title."""
     titles = {}
     for path in sorted((conf_dir() / "model").glob("*.yaml")):
         if path.stem != "hf":
@@ -49,14 +48,18 @@ def _dataset(name: str) -> DatasetConfig | None:
 
 @cache
 def dataset_titles() -> dict[str, str]:
-    """The paper's eight sets: titles, by name."""
+    """The titles of the paper's eight evaluation sets, by name."""
     found = {name: _dataset(name) for name in paper.datasets()}
     return {name: dataset.title for name, dataset in found.items() if dataset is not None}
 
 
 @cache
 def default_calibration(model: str | None = None) -> dict[str, Any]:
-    """`conf/calibration/default.yaml`, with what the file of a model (its title) says besides."""
+    """`conf/calibration/default.yaml`, changed by what the model's own file says.
+
+    Args:
+        model: a title; None for the default alone.
+    """
     file = None if model is None else model_files().get(model)
     own = {} if file is None else _load(f"model/{file}.yaml").get("calibration", {})
     return _load("calibration/default.yaml") | own
@@ -65,26 +68,26 @@ def default_calibration(model: str | None = None) -> dict[str, Any]:
 def _load(name: str) -> dict[str, Any]:
     written = OmegaConf.load(conf_dir() / name)
     assert isinstance(written, DictConfig)
-    # Not resolved: nothing that refers to other files is asked for.
+    # Unresolved: no caller asks for a setting that refers to another file.
     content = OmegaConf.to_container(written)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
 
-def is_papers(number: Number) -> bool:
+def is_papers(measurement: Measurement) -> bool:
     """Whether model, calibration and text are those of the paper's protocol, from the hub.
 
     A local mirror does not count: nothing says that it holds the same text.
     """
     return (
-        _is_papers_model(number.cell)
-        and _is_papers_text(number.stored["identity"], number.dataset)
-        and _is_papers_calibration(number.cell["identity"].get("calibration"))
+        _is_papers_model(measurement.cell)
+        and _is_papers_text(measurement.stored["identity"], measurement.dataset)
+        and _is_papers_calibration(measurement.cell["identity"].get("calibration"))
     )
 
 
 def is_papers_similarity(record: Result) -> bool:
-    """The same of a similarity record."""
+    """Whether a similarity record followed the paper's protocol; see `is_papers`."""
     return (
         _is_papers_model(record)
         and _is_papers_text(record["identity"]["dataset"], record["dataset"]["name"])
@@ -118,16 +121,17 @@ def _is_papers_calibration(identity: dict[str, Any] | None) -> bool:
 
 
 def _is_source(source: dict[str, Any], name: str, split: str) -> bool:
+    """Whether these rows are the hub's, selected and joined as `conf/dataset/<name>.yaml` says."""
     dataset, commit = _dataset(name), source.get("commit")
-    return (
-        dataset is not None
-        and commit is not None
-        and source == hub_identity(dataset, split, commit)
-        and _is_revision(commit, dataset.revision)
-    )
+    if dataset is None or commit is None:
+        return False
+    files, split_name = list(dataset.files.get(split, [])), dataset.splits[split]
+    expected = vars(dataset) | {"files": files, "split": split_name, "commit": commit}
+    # A local file is known by other names (its hash), which the hub's rows do not have.
+    return source.items() <= expected.items() and _is_revision(commit, dataset.revision)
 
 
 def _is_revision(commit: str, revision: str) -> bool:
-    """A pinned revision must be this commit; of a branch nothing more is known."""
+    """Whether the commit may be that of `revision`: a branch may have been at any commit."""
     pinned = len(revision) == 40
     return commit == revision or not pinned

@@ -1,122 +1,50 @@
-"""Figure 1 of the paper, perplexity against ratio, and against k1. Nothing of pyplot's state.
+"""Figure 1 of the paper, perplexity against ratio, and improvement against k1.
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; every method and
-every dataset keeps its own, and its marker, in all figures.
+Figures are made without pyplot, so they share no state.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from nsvd_exp.experiment.improvement import IN_DOMAIN
-from nsvd_exp.report import paper
-from nsvd_exp.report.entries import Block, Line
-from nsvd_exp.report.similarities import SimilarityBlock
-from nsvd_exp.report.text import percent, ratio_title, row_title
-from nsvd_exp.storage.files import write_atomically
-
-# The page puts its own colours in the place of these, so that it has a dark mode.
-INK, RULE, GROUND = "#1c2024", "#d9dde2", "#ffffff"
-
-BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-SKY, PINK, GREY, OLIVE = "#56b4e9", "#cc79a7", "#7a828a", "#94842a"
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one method or dataset is drawn; a method's second variant is hollow, so that the first
-    is seen through it where they coincide."""
-
-    colour: str
-    marker: str
-    hollow: bool = False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """As `Axes.plot` takes them."""
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "markersize": 7.5 if self.hollow else 4.5,
-            "markerfacecolor": "none" if self.hollow else self.colour,
-            "linestyle": DASHED if self.hollow else "-",
-        }
-
-
-METHOD_STYLES = {
-    "dense": Style(GREY, ""),
-    "svd": Style(GREY, "X"),
-    "asvd_0": Style(PINK, "v"),
-    "asvd_i": Style(ORANGE, "s"),
-    "asvd_ii": Style(OLIVE, "s", hollow=True),
-    "asvd_iii": Style(PINK, "P"),
-    "nsvd_i": Style(BLUE, "o"),
-    "nsvd_ii": Style(SKY, "o", hollow=True),
-    "nid_i": Style(GREEN, "D"),
-    "nid_ii": Style(VERMILION, "D", hollow=True),
-}
-OTHER_STYLES = (
-    Style(VERMILION, "*"), Style(GREEN, "p"), Style(BLUE, "h"), Style(PINK, "d"),
-)  # fmt: skip
-DATASET_STYLES = (
-    Style(GREY, "X"), Style(BLUE, "o"), Style(SKY, "s"), Style(GREEN, "^"), Style(OLIVE, "v"),
-    Style(ORANGE, "D"), Style(VERMILION, "P"), Style(PINK, "*"),
-)  # fmt: skip
-
-SETTINGS = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.frameon": False,
-    "svg.hashsalt": "nsvd_exp",
-}
-
-# A date or a version would change a committed file each time.
-NO_METADATA: dict[str, dict[str, None]] = {
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "png": {"Software": None},
-}
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.methods import shown_method
+from nsvd_exp.report.model.paper import DENSE
+from nsvd_exp.report.model.similarities import SimilarityBlock
+from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.render.plot_style import (
+    BLUE,
+    DASHED,
+    DATASET_STYLES,
+    GROUND,
+    INK,
+    OTHER_STYLES,
+    PAPERS_MARK,
+    SKY,
+    VERMILION,
+    Style,
+    line_styles,
+    style_of,
+    styled,
+)
+from nsvd_exp.report.render.text import percent, ratio_title, row_title
 
 COLUMNS, BINS = 4, 20
-DASHED = (0, (3, 2))
-PAPERS_MARK: dict[str, Any] = {"color": INK, "marker": "+", "markersize": 6, "linestyle": "none"}
 
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    """Draws as SETTINGS say, whatever the user's own matplotlibrc does."""
-    with matplotlib.style.context(["default", SETTINGS]):
-        yield
+Points = Sequence[tuple[float | None, float | None]]
+"""x and y; a point with a None is left out."""
 
 
 def _panels(names: Sequence[str], height: float, **shared: Any) -> tuple[Figure, dict[str, Axes]]:
-    """A grid of panels of COLUMNS columns, one a name; `height` of a row in inches."""
+    """A figure with one panel per name, in COLUMNS columns; `height` of a row in inches."""
     rows = math.ceil(len(names) / COLUMNS)
     figure = Figure(figsize=(9.6, rows * height + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, COLUMNS, squeeze=False, **shared).flat)
@@ -125,11 +53,11 @@ def _panels(names: Sequence[str], height: float, **shared: Any) -> tuple[Figure,
     return figure, dict(zip(names, axes, strict=False))
 
 
-@_styled()
+@styled()
 def figure1(block: SimilarityBlock, statistic: str) -> Figure:
-    """Histograms of a similarity over the compressed layers, a panel a dataset, on shared axes.
+    """Histograms of a similarity over the compressed layers: one panel per dataset, shared axes.
 
-    A line marks the mean; a dashed one the paper's, where the two may be compared.
+    A line marks the mean; a dashed line marks the paper's, where the two may be compared.
 
     Args:
         statistic: one of `block.statistics`.
@@ -160,11 +88,14 @@ def figure1(block: SimilarityBlock, statistic: str) -> Figure:
     return figure
 
 
-@_styled()
+@styled()
 def against_ratio(block: Block) -> Figure | None:
-    """Perplexity (log axis) against the ratio, a panel a dataset; None for fewer than two ratios.
+    """Perplexity (log axis) against the ratio, one panel per dataset.
 
-    The dense model is a horizontal line; crosses are the paper's numbers, where the model is its.
+    The dense model is a horizontal line. Crosses are the paper's numbers, if the model is its own.
+
+    Returns:
+        None for fewer than two ratios.
     """
     lines = [line for line in block.lines if _has_number(line) and line.row.ratio is not None]
     ratios = sorted({line.row.ratio for line in lines if line.row.ratio is not None})
@@ -172,7 +103,7 @@ def against_ratio(block: Block) -> Figure | None:
         return None
     names = [n for n in block.datasets if any(_number(line, n) is not None for line in lines)]
     figure, panels = _panels(names, 2.15, sharex=True)
-    styles = _method_styles(lines)
+    styles = line_styles(lines)
     for name, axes in panels.items():
         axes.set_yscale("log")
         for title, style in styles.items():
@@ -189,21 +120,30 @@ def against_ratio(block: Block) -> Figure | None:
         _label_log_axis(axes)
     figure.supxlabel("parameters removed", fontsize=9)
     figure.supylabel("perplexity", fontsize=9)
+    _ratio_legend(figure, block, styles)
+    return figure
+
+
+def _ratio_legend(figure: Figure, block: Block, styles: dict[str, Style]) -> None:
+    """The methods, the dense model and, where they are drawn, the paper's numbers."""
+    titles = [line.title for line in block.lines if line.row == DENSE]
+    dense = titles[0] if titles else shown_method(DENSE.method).title
     handles = [Line2D([], [], label=title, **style.options) for title, style in styles.items()]
-    handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=":", label="Original"))
+    handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=":", label=dense))
     if block.model == block.paper_model:
         handles.append(Line2D([], [], label="paper", **PAPERS_MARK))
     columns = len(handles) if len(handles) <= 8 else math.ceil(len(handles) / 2)
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)
-    return figure
 
 
-@_styled()
+@styled()
 def against_k1(block: Block) -> Figure | None:
     """The improvement over ASVD-I against k1: of each dataset, and on average with its interval.
 
-    None for fewer than two k1. k1 = 1 is ASVD-I itself. Crosses are the paper's averages, where
-    the model is its.
+    k1 = 1 is ASVD-I itself. Crosses are the paper's averages, if the model is its own.
+
+    Returns:
+        None for fewer than two k1.
     """
     lines = [line for line in block.lines if line.row.k1 is not None and _has_improvement(line)]
     lines.sort(key=lambda line: -(line.row.k1 or 0))
@@ -233,8 +173,7 @@ def against_k1(block: Block) -> Figure | None:
 
 def _plot_average(axes: Axes, block: Block, lines: Sequence[Line]) -> None:
     """The average improvement of each line, with its interval and its value written beside it."""
-    method = lines[0].row.method
-    style = METHOD_STYLES.get(method, OTHER_STYLES[0])
+    style = style_of(lines[0].method) or OTHER_STYLES[0]
     points = [(line.row.k1, line.average.value) for line in lines]
     _plot(axes, [(1.0, 0.0), *points], style)
     for place, line in enumerate(lines):
@@ -243,7 +182,7 @@ def _plot_average(axes: Axes, block: Block, lines: Sequence[Line]) -> None:
             continue
         if average.interval is not None:
             axes.plot([k1, k1], average.interval, color=style.colour, linewidth=1.5)
-        # On the side where the line is not; the first has an axis there.
+        # On the side where the line is not; the first point has an axis there.
         side = "left" if average.value < 0 else "right" if place else "center"
         offset = ({"left": 4, "right": -4, "center": 0}[side], 6)
         axes.annotate(
@@ -269,20 +208,8 @@ def _has_improvement(line: Line) -> bool:
     return any(entry.improvement is not None for entry in line.entries.values())
 
 
-def _method_styles(lines: Iterable[Line]) -> dict[str, Style]:
-    """Of each method and k1, by its title; one that the paper does not have gets the next free."""
-    styles: dict[str, Style] = {}
-    others = iter(OTHER_STYLES * 10)
-    for line in lines:
-        title, own = row_title(line), METHOD_STYLES.get(line.row.method)
-        if title not in styles:
-            free = own is not None and own not in styles.values()
-            styles[title] = own if own is not None and free else next(others)
-    return styles
-
-
 def _staggered(k1s: Sequence[float]) -> list[str]:
-    """Labels of an axis, on a line below where they would run into the one before."""
+    """The labels of an axis; a label that would run into the one before it goes a line lower."""
     labels: list[str] = []
     for place, k1 in enumerate(k1s):
         close = place > 0 and k1s[place - 1] - k1 < 0.1 * (k1s[0] - k1s[-1])
@@ -295,11 +222,8 @@ def _percents(value: float) -> str:
     return f"{round(100 * value, 6):g}%".replace("-", "−")
 
 
-Points = Sequence[tuple[float | None, float | None]]
-
-
 def _known(points: Points) -> tuple[list[float], list[float]]:
-    """x and y of the points that are there."""
+    """The x and the y of the points that have both."""
     known = [(x, y) for x, y in points if x is not None and y is not None]
     return [x for x, _ in known], [y for _, y in known]
 
@@ -312,7 +236,7 @@ TICK_SETS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(1 + 0.2 * n fo
 
 
 def _label_log_axis(axes: Axes) -> None:
-    """Round numbers, three at least: the usual powers of ten would leave most panels with one."""
+    """Put at least three round numbers on a log axis: most panels hold one power of ten only."""
     low, high = axes.get_ylim()
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
@@ -326,22 +250,6 @@ def _label_log_axis(axes: Axes) -> None:
 
 
 def _short(value: float) -> str:
-    """`500`, `1e5`, `1.5e5`."""
+    """A label such as `500`, `1e5` or `1.5e5`."""
     digits, exponent = f"{value:.1e}".split("e")
     return f"{value:g}" if value < 1e4 else f"{float(digits):g}e{int(exponent)}"
-
-
-@_styled()
-def save(
-    figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("svg", "pdf", "png")
-) -> list[Path]:
-    """Write `folder/name.<format>` for each format; the same figure gives the same bytes."""
-    paths = [folder / f"{name}.{suffix}" for suffix in formats]
-    for path, suffix in zip(paths, formats, strict=True):
-        write_atomically(
-            path,
-            lambda target, suffix=suffix: figure.savefig(  # type: ignore[misc]
-                target, format=suffix, dpi=160, metadata=NO_METADATA.get(suffix)
-            ),
-        )
-    return paths
