@@ -98,7 +98,7 @@ class LocalLauncher(GridLauncher):
         """Run the tasks in processes."""
         from nsvd_exp.cli.launchers import local
 
-        return local.run(tasks, self.n_jobs)
+        return local.run(tasks, local.environments_for(tasks, self.n_jobs))
 
 
 class SlurmLauncher(GridLauncher):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conftest import compose
+from helpers.configuration import compose
 
 from nsvd_exp.config.schema import Config, DatasetConfig
 from nsvd_exp.data.sources import hub_identity

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import compose, new_process
-from test_runner import run
+from helpers.cells import new_process, run
+from helpers.configuration import compose
 
 from nsvd_exp.cli.cache import main
 from nsvd_exp.config.schema import KEEPS
@@ -212,7 +212,7 @@ def calibrate(*args):
     time.sleep(1)
     return real(*args)
 stages.calibrate = calibrate
-from test_runner import run
+from helpers.cells import run
 print(run(*sys.argv[2:])["status"], flush=True)
 """
 

@@ -16,9 +16,9 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import make_tokenizer
-from test_conf import EIGHT, configured
-from test_sources import COMMIT, AddToHub, empty_hub_cache
+from helpers.configuration import EIGHT, configured
+from helpers.fake_hub import COMMIT, AddToHub, empty_hub_cache
+from helpers.texts import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 

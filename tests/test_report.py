@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import compose
+from helpers.configuration import compose
 from report_store import EIGHT, make_cell, make_papers_tables
 
 from nsvd_exp.experiment.improvement import average_improvement

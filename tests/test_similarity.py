@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose, make_model, make_tokenizer, random_inputs, statistics_of, words
-from test_calibration import inputs_by_hand, token_ids
-from test_cli import run_main
+from helpers.command_line import run_main
+from helpers.configuration import compose
+from helpers.matrices import inputs_by_hand, random_inputs, statistics_of
+from helpers.models import make_model
+from helpers.texts import make_tokenizer, token_ids, words
 from transformers import AutoModelForCausalLM
 
 from nsvd_exp.data.text import calibration_samples, text_of, windows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants, errors
-from test_conf import configured
+from helpers.configuration import configured
+from helpers.fake_hub import COMMIT, AddToHub, empty_hub_cache
+from huggingface_hub import errors
 
 from nsvd_exp.config.schema import DatasetConfig, ModelConfig
 from nsvd_exp.data.sources import (
@@ -30,33 +30,11 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.models import devices
 from nsvd_exp.models.devices import cuda_devices, gpus_of, resolve_device
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "pytorch_model.bin",
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "merges.txt",
     "chat_template.jinja", "modeling_own.py",
 )  # fmt: skip
-
-AddToHub = Callable[..., Path]
-
-
-def empty_hub_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> AddToHub:
-    """Puts a repository into the hub cache at `cache`: `add(name, {file: content})`."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    hub_commit.cache_clear()
-
-    def add(
-        name: str, files: dict[str, bytes], kind: str = "model", reference: str = "main"
-    ) -> Path:
-        repository = cache / f"{kind}s--{name.replace('/', '--')}"
-        contents = {f"snapshots/{COMMIT}/{file}": content for file, content in files.items()}
-        contents[f"refs/{reference}"] = COMMIT.encode()
-        for path, content in contents.items():
-            (repository / path).parent.mkdir(parents=True, exist_ok=True)
-            (repository / path).write_bytes(content)
-        return repository
-
-    return add
 
 
 @pytest.fixture

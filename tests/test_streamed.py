@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, compose, make_model, new_process, words
-from test_calibration import token_ids
-from test_models import UP, edit_weights
+from helpers.cells import new_process
+from helpers.configuration import compose
+from helpers.models import CONFIGS, UP, edit_weights, make_model
+from helpers.texts import token_ids, words
 from torch import nn
 
 from nsvd_exp.config.schema import ModelConfig

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nsvd_exp.cli import terminal as display
 from nsvd_exp.cli.arguments import explain, normalise
-from nsvd_exp.cli.terminal import Outcome, TerminalObserver, label_of
+from nsvd_exp.cli.terminal import Outcome, TerminalObserver
 from nsvd_exp.config.files import conf_dir, expand_path, register
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import Plan, dense_of, plan_cell
 from nsvd_exp.experiment.similarity_plan import SimilarityPlan, plan_similarity
+from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.progress import Observer, Observers
 from nsvd_exp.storage.results import Cell, Result
+from nsvd_exp.tracking.session import Session as WandbSession
+from nsvd_exp.tracking.session import under_agent
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
         sys.argv = ["nsvd_exp", *map(normalise, given)]
         entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-        entry(job)()
+        entry(Job(WandbSession()))()
         return 0
     except (NsvdError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback == "1":
@@ -119,28 +123,41 @@ class CheckBeforeRun(Callback):
             sys.exit(2)  # Hydra turns any Exception of a callback into a warning
 
 
-def job(composed: DictConfig) -> Outcome | None:
-    """One job of a grid, or the one job of a plain run."""
-    register()  # a launcher's worker starts from nothing
-    config = typed_config(composed)
-    in_grid = HydraConfig.get().mode == RunMode.MULTIRUN
-    try:
-        if in_grid:
-            outcome = outcome_of(config)
-            log.info("%s: %s", " ".join(filter(None, outcome.label)), outcome.state)
-            return outcome
-        (single_similarity if config.measure == "similarity" else single)(config)
-        return None
-    except Exception as error:
-        if not isinstance(error, NsvdError):
-            log.exception("this is a bug in nsvd_exp, or in what it was extended with")
-        if in_grid:
-            return failed(config, str(error) or type(error).__name__)
-        report_error(error)
-        sys.exit(1)
+@dataclass(frozen=True)
+class Job:
+    """What Hydra calls for each job of a grid, or for the one job of a plain run.
+
+    Attributes:
+        wandb: what all jobs of a process share. A job that goes to another process takes a copy.
+    """
+
+    wandb: WandbSession
+
+    def __call__(self, composed: DictConfig) -> Outcome | None:
+        """Do the job; what became of it, if it is one of a grid."""
+        register()  # a launcher's worker starts from nothing
+        config = typed_config(composed)
+        in_grid = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            if in_grid:
+                outcome = outcome_of(config, self.wandb)
+                log.info("%s: %s", " ".join(filter(None, outcome.label)), outcome.state)
+                return outcome
+            if config.measure == "similarity":
+                single_similarity(config)
+            else:
+                single(config, self.wandb)
+            return None
+        except Exception as error:
+            if not isinstance(error, NsvdError):
+                log.exception("this is a bug in nsvd_exp, or in what it was extended with")
+            if in_grid:
+                return failed(config, str(error) or type(error).__name__)
+            report_error(error)
+            sys.exit(1)
 
 
-def run(config: Config, companion: bool = False) -> tuple[Plan, Result, bool]:
+def run(config: Config, wandb: WandbSession, companion: bool = False) -> tuple[Plan, Result, bool]:
     """Do a cell unless it is done: its plan, its result, and whether it was done already.
 
     Args:
@@ -150,7 +167,7 @@ def run(config: Config, companion: bool = False) -> tuple[Plan, Result, bool]:
         NsvdError: model or dataset cannot be found; nothing is stored then.
     """
     plan = plan_cell(config)
-    tracker = tracker_of(plan, companion)
+    tracker = tracker_of(plan, wandb, companion)
     result = plan.cell.read()
     if result is not None and plan.is_done(result):
         tracker.skipped(result)
@@ -180,29 +197,27 @@ def run_similarity(config: Config) -> tuple[SimilarityPlan, list[Result], bool]:
         return plan, run_similarities(plan, terminal), False
 
 
-def tracker_of(plan: Plan, companion: bool) -> Observer:
+def tracker_of(plan: Plan, wandb: WandbSession, companion: bool) -> Observer:
     """Who follows this cell for Weights & Biases: nobody, unless `tracking.mode` says so."""
     if plan.config.tracking.mode == "disabled":
         return Observer()
-    from nsvd_exp.tracking.runs import CellTracker
-    from nsvd_exp.tracking.session import under_agent
+    from nsvd_exp.tracking.cell import CellTracker
 
     if companion and under_agent():
         return Observer()  # an agent's run is for the cell that the agent asked for
     preset = HydraConfig.get().runtime.choices.get("experiment")
-    return CellTracker(plan, preset)
+    return CellTracker(plan, preset, wandb)
 
 
-def outcome_of(config: Config) -> Outcome:
+def outcome_of(config: Config, wandb: WandbSession) -> Outcome:
     """Do a job of a grid, unless it is done already, and say what became of it."""
     if config.measure == "similarity":
         return _similarity_outcome(config)
-    plan, result, was_done = run(config)
+    plan, result, was_done = run(config, wandb)
     if result["status"] == "failed" and not was_done:
         return failed(config, result["error"]["message"])
     values = {
-        name: display.format_perplexity(number["perplexity"])
-        for name, number in plan.found(result).items()
+        name: format_perplexity(number["perplexity"]) for name, number in plan.found(result).items()
     }
     return _succeeded(config, was_done, values, plan.cell.key)
 
@@ -244,7 +259,7 @@ def overrides() -> tuple[str, ...]:
     return tuple(HydraConfig.get().overrides.task)
 
 
-def single(config: Config) -> None:
+def single(config: Config, wandb: WandbSession) -> None:
     """One cell, shown beside the dense model.
 
     Raises:
@@ -252,9 +267,9 @@ def single(config: Config) -> None:
     """
     dense = None
     if config.method.compresses:
-        dense_plan, dense_result, _ = _run_or_raise(dense_of(config), companion=True)
+        dense_plan, dense_result, _ = _run_or_raise(dense_of(config), wandb, companion=True)
         dense = dense_plan.found(dense_result)
-    plan, result, was_done = _run_or_raise(config)
+    plan, result, was_done = _run_or_raise(config, wandb)
     display.show(display.cell_table(config, plan.found(result), dense))
     if result["achieved_ratio"]:
         achieved = result["achieved_ratio"]
@@ -282,8 +297,10 @@ def single_similarity(config: Config) -> None:
     print(f"{'already done' if was_done else 'done'}: {plan.records[0].folder.parent}")
 
 
-def _run_or_raise(config: Config, companion: bool = False) -> tuple[Plan, Result, bool]:
-    plan, result, was_done = run(config, companion)
+def _run_or_raise(
+    config: Config, wandb: WandbSession, companion: bool = False
+) -> tuple[Plan, Result, bool]:
+    plan, result, was_done = run(config, wandb, companion)
     if result["status"] == "failed" and not was_done:
         raise NsvdError(_problem(result["error"], plan.cell))
     return plan, result, was_done

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS, Config
 from nsvd_exp.experiment.similarity_plan import spread
+from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result
 
@@ -70,19 +71,6 @@ class Outcome:
     reported_in: str | None = None
 
 
-def label_of(config: Config) -> tuple[str, ...]:
-    """What a job is called: the columns of its measure, empty where its method has none."""
-    method = config.method
-    if config.measure == "similarity":
-        return config.model.title, f"similarity ({config.similarity.statistic})"
-    return (
-        config.model.title,
-        method.name,
-        f"{config.ratio:g}" if method.compresses else "",
-        f"{config.k1:g}" if method.nested else "",
-    )
-
-
 def show(table: Table) -> None:
     """Print a table to stdout at the width it needs: a number cut short would be another number."""
     unlimited = Console(width=WIDTH_WITHOUT_LIMIT)
@@ -93,11 +81,6 @@ def show(table: Table) -> None:
 def stderr() -> Console:
     """Where progress and messages go."""
     return Console(stderr=True, highlight=False)
-
-
-def format_perplexity(value: float) -> str:
-    """Two decimals as in the paper; from 100 000 on in powers of ten."""
-    return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
 
 
 def format_similarity(record: Result, statistic: str) -> str:

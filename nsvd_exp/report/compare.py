@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from nsvd_exp.cli.terminal import format_perplexity
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.numbers import Contents, Number
 from nsvd_exp.report.paper import Row
 

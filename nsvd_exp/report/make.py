@@ -241,7 +241,7 @@ def log_to_wandb(
     report: Report, written: Sequence[Path], mode: str, project: str, entity: str | None
 ) -> None:
     """Log a report as one W&B run: what `write` has written, its page among it."""
-    from nsvd_exp.tracking.runs import log_report
+    from nsvd_exp.tracking.report import log_report
 
     frames = {f"table{n}": records.numbers_frame(b) for n, b in report.tables.items() if b}
     if SIMILARITY_TABLE in report.numbers:

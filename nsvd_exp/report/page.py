@@ -11,8 +11,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from nsvd_exp.cli.terminal import format_perplexity
 from nsvd_exp.experiment.improvement import IN_DOMAIN
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report import paper
 from nsvd_exp.report.entries import Block, Interval, Line
 from nsvd_exp.report.figures import GROUND, INK, RULE

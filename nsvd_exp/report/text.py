@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nsvd_exp.cli.terminal import format_perplexity
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.entries import Average, Block, Entry, Line
 from nsvd_exp.report.paper import CAPTIONS
 
