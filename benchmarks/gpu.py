@@ -16,7 +16,7 @@ import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,9 +91,9 @@ class Work:
         return tokens * (2 * weights + attention)
 
     def calibration(self, rows: int) -> float:
-        """The blocks, and four Gram matrices a layer; no logits.
+        """The blocks, and four Gram matrices for each layer; no logits.
 
-        A Gram matrix counts as the plain product that it is, 2 n² a token, although one of its
+        A Gram matrix counts as the plain product that it is, 2 n² per token, although one of its
         triangles is enough.
         """
         size, tokens = self.setting.size, rows * self.setting.length
@@ -108,10 +108,10 @@ class Work:
         return self.blocks(tokens, weights) + 2 * tokens * setting.vocabulary * setting.size.hidden
 
     def decomposition(self) -> float:
-        """Of all of Table 1: 9 r³ an eigenproblem of size r (Golub and Van Loan, section 8.3).
+        """Of all of Table 1: 9 r³ for an eigenproblem of size r (Golub and Van Loan, section 8.3).
 
-        One of min(m, n) a weight for each of three metrics (none, diagonal, Gram), and one of the
-        complement for each ratio of NSVD.
+        One of min(m, n) for each weight and each of three metrics (none, diagonal, Gram), and one of
+        the complement for each ratio of NSVD.
         """
         total = 0.0
         for m, n in self.shapes:
@@ -359,15 +359,19 @@ def detail_sheet(details: dict[str, Any]) -> Sheet:
     return Sheet(title, headings, rows)
 
 
-def main() -> None:
-    """Measure, print, write."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, print, write.
+
+    Args:
+        given: the arguments; None: those of the command.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--deadline", type=float, default=430, help="in seconds; 430")
     parser.add_argument("--quick", action="store_true", help="small, on the CPU; keeps no file")
     parser.add_argument("--out", type=Path, help="folder for JSON and Markdown; results/benchmarks")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     setting = QUICK if arguments.quick else LLAMA
     if setting.device != "cpu" and not torch.cuda.is_available():
         parser.error("there is no GPU that torch can use; --quick runs a small model on the CPU")

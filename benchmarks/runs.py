@@ -96,10 +96,15 @@ class Bench:
 
     def plan(self, *more: str) -> Plan:
         """The cell of one job."""
-        register()
-        given = [normalise(argument) for argument in self.arguments(*more)[1:]]
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return plan_cell(typed_config(hydra.compose("config", given)))
+        return planned(*self.arguments(*more)[1:])
+
+
+def planned(*arguments: str) -> Plan:
+    """The cell of a command line."""
+    register()
+    given = [normalise(argument) for argument in arguments]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return plan_cell(typed_config(hydra.compose("config", given)))
 
 
 def median_run(runs: Sequence[Run]) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose, new_process, random_inputs, random_weight, statistics_of
-from test_methods import METHODS
+from helpers.cells import new_process
+from helpers.configuration import compose
+from helpers.matrices import random_inputs, random_weight, statistics_of
+from helpers.methods import METHODS
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -450,7 +452,7 @@ def test_leading_eigenvectors_are_those_of_the_whole(size: int, k: int) -> None:
 def test_a_cell_keeps_bases_where_it_is_told_to(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from test_runner import run
+    from helpers.cells import run
 
     caplog.set_level(logging.WARNING)
     arguments = [*settings(), "dataset=[ptb]", "method=nsvd_i"]

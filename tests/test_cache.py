@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import compose, new_process
+from helpers.cells import new_process, run
+from helpers.configuration import compose
 
 from nsvd_exp.cli.cache import main
 from nsvd_exp.config.schema import KEEPS

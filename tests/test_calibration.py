@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, gram, make_model
+from helpers.matrices import gram, inputs_by_hand
+from helpers.models import CONFIGS, make_model
+from helpers.texts import token_ids
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
@@ -26,27 +28,6 @@ SHARED_INPUTS = {
 
 def calibrate(*args: Any, **options: Any) -> Calibration:
     return Calibration(*calibration.calibrate(*args, **options))
-
-
-def token_ids(samples: int = 7, length: int = 16) -> torch.Tensor:
-    return torch.randint(2, 99, (samples, length), generator=torch.Generator().manual_seed(0))
-
-
-def inputs_by_hand(model: nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The input of every block Linear, (tokens, n), kept whole."""
-    seen: dict[str, list[torch.Tensor]] = {}
-    handles = [
-        layer.register_forward_pre_hook(
-            lambda _, args, name=name: seen.setdefault(name, []).append(args[0].flatten(0, -2))
-        )
-        for name, layer in find_linears(model, []).items()
-    ]
-    with torch.no_grad():
-        for row in ids:
-            model(input_ids=row[None])
-    for handle in handles:
-        handle.remove()
-    return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.configuration import METHODS, configured
 from omegaconf import OmegaConf
-from test_conf import METHODS, configured
 
 from nsvd_exp.bundled import MODEL_DIR
 from nsvd_exp.config.files import model_named

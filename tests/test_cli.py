@@ -9,38 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import words
+from helpers.command_line import REPOSITORY, Settings, cells_of, command, run_main
+from helpers.texts import words
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
 from nsvd_exp.cli.arguments import normalise
-from nsvd_exp.cli.main import main
 from nsvd_exp.config.files import conf_dir
-from nsvd_exp.storage.results import read_all
-
-Settings = Callable[..., list[str]]
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of the command line, in this process."""
-    capsys.readouterr()
-    try:
-        code = main(arguments)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def cells_of(arguments: list[str]) -> list[dict]:  # type: ignore[type-arg]
-    """What is stored under the results_dir of these arguments."""
-    results_dir = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
-    return list(read_all(Path(results_dir)))
 
 
 def test_one_cell_is_shown_beside_the_dense_model(
@@ -65,7 +43,8 @@ def test_one_cell_is_shown_beside_the_dense_model(
 def test_a_grid_does_each_cell_once_and_says_what_was_there(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=dense,svd,nsvd_i", "ratio=0.3,0.5"]
+    arguments = [*settings(), "dataset=[ptb]", "report=false"]
+    arguments += ["method=dense,svd,nsvd_i", "ratio=0.3,0.5"]
     code, out, err = run_main(capsys, *arguments, "-m")
     assert code == 0, err
     assert "5 done, 1 skipped" in out  # dense has no ratio
@@ -120,7 +99,7 @@ def test_no_number_is_cut_short_in_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "40")
     arguments = settings()
     assert run_main(capsys, *arguments, "method=svd")[0] == 0
-    code, out, _ = run_main(capsys, "-m", *arguments, "method=svd,dense")
+    code, out, _ = run_main(capsys, "-m", *arguments, "method=svd,dense", "report=false")
     assert code == 0
     for cell in cells_of(arguments):
         for number in cell["datasets"].values():
@@ -130,7 +109,7 @@ def test_no_number_is_cut_short_in_a_narrow_terminal(
 def test_datasets_are_an_axis_of_a_grid(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = settings()
+    arguments = [*settings(), "report=false"]
     arguments.remove("dataset=[wikitext2,ptb,c4]")
     code, out, err = run_main(capsys, "-m", *arguments, "datasets=ptb,c4", "method=svd")
     assert code == 0, err
@@ -145,6 +124,7 @@ def test_jobs_that_differ_in_other_settings_can_be_told_apart(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*settings(), "dataset=[ptb]", "method=asvd_i", "calibration.seed=1,2"]
+    arguments += ["report=false"]
     code, out, err = run_main(capsys, "-m", *arguments, "ratio=0.3,0.5")
     assert code == 0, err
     rows = [line for line in out.splitlines() if "done" in line and "asvd_i" in line]
@@ -158,7 +138,7 @@ def test_jobs_that_differ_in_other_settings_can_be_told_apart(
 def test_a_computed_ratio_is_the_cell_of_the_typed_one(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=svd"]
+    arguments = [*settings(), "dataset=[ptb]", "method=svd", "report=false"]
     assert run_main(capsys, *arguments, "ratio=0.3")[0] == 0
     code, out, err = run_main(capsys, "-m", *arguments, "ratio=range(0.1,0.31,0.1)")
     assert code == 0, err
@@ -168,7 +148,7 @@ def test_a_computed_ratio_is_the_cell_of_the_typed_one(
 def test_a_failed_cell_does_not_stop_the_grid(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=svd", "ratio=0.3,0.995,0.5"]
+    arguments = [*settings(), "dataset=[ptb]", "method=svd", "ratio=0.3,0.995,0.5", "report=false"]
     code, out, err = run_main(capsys, "-m", *arguments)
     assert code == 1
     assert "2 done, 1 failed" in out
@@ -318,14 +298,11 @@ def test_help_and_configuration_are_there_to_read(capsys: pytest.CaptureFixture[
     assert "reading: scalar" in out
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "nsvd_exp", *arguments]
-
-
+@pytest.mark.slow
 def test_a_killed_cell_goes_on_where_it_stopped(settings: Settings, tmp_path: Path) -> None:
     """SIGKILL while it evaluates; the same command does the rest and measures nothing twice."""
     arguments = [*settings(), "method=dense", "evaluation.max_windows=null", "evaluation.batch=1"]
-    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    data = tmp_path / "data"
     (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(400_000)}) + "\n")
     process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -367,7 +344,10 @@ def test_it_runs_from_anywhere_and_deciding_that_all_is_done_imports_no_torch(
 
 
 def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path) -> None:
-    """Unpacked somewhere else and run from there, with nothing of the checkout in reach."""
+    """Unpacked somewhere else and run from there, with nothing of the checkout in reach.
+
+    A cell without tracking and without a report needs neither wandb nor pandas.
+    """
     pytest.importorskip("hatchling", reason="builds the wheel; part of the dev extra")
     build = (
         "import sys; from hatchling.builders.wheel import WheelBuilder as Builder; "
@@ -382,7 +362,8 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
     program = (
         "import sys, nsvd_exp.cli.main as c; print(c.__file__, c.conf_dir()); "
-        "sys.exit(c.main(sys.argv[1:]))"
+        "code = c.main(sys.argv[1:]); "
+        "print(code, sorted({'wandb', 'wandb_workspaces', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "dataset=[snips]", "evaluation.max_windows=1"],
@@ -392,6 +373,7 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{site}/nsvd_exp/cli/main.py {site}/nsvd_exp/conf")
     assert "SNIPS" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 def test_conf_is_at_the_top_level() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_inputs, random_weight, statistics_of
+from helpers.matrices import random_inputs, random_weight, statistics_of
 from torch import Tensor, nn
 
 from nsvd_exp.methods.base import WHITENINGS, Method, Statistics

@@ -6,45 +6,27 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import hydra
 import pytest
-from conftest import compose
+from helpers.configuration import EIGHT, METHODS, composed, names_in
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nsvd_exp.config.files import conf_dir, expand_path, register
+from nsvd_exp.cli.arguments import normalise
+from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.similarity_plan import plan_similarity
 from nsvd_exp.methods.base import whitening_named
 
-EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", "alpaca_eval_jp"]
 
-# Whether a method compresses, looks at activations, has a second stage.
-METHODS = {
-    "dense": (False, False, False),
-    "svd": (True, False, False),
-    **dict.fromkeys(("asvd_0", "asvd_i", "asvd_ii", "asvd_iii"), (True, True, False)),
-    **dict.fromkeys(("nsvd_i", "nsvd_ii", "nid_i", "nid_ii"), (True, True, True)),
-}
-
-
-def names_in(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
-    """What the command line `overrides` composes to."""
-    register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("config", list(overrides), return_hydra_config=with_hydra)
-
-
-configured = functools.cache(compose)  # of conftest: the same as typed, range-checked values
+@functools.cache
+def configured(*overrides: str) -> Config:
+    """The typed configuration of a command line, all of it composed by Hydra."""
+    return typed_config(composed(*map(normalise, overrides)))
 
 
 @functools.cache

@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.types import HydraContext
-from test_cli import cells_of, command, run_main
+from helpers.command_line import Settings, cells_of, command, results_dir, run_main
+from helpers.configuration import composed
+from helpers.jobs import note_process
+from hydra._internal.callbacks import Callbacks
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import open_dict
 
 from nsvd_exp.cli.launchers import local, ray, slurm, task
-from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.models.devices import memory_for_bases
 
-Settings = Callable[..., list[str]]
 SCRIPTS = Path(__file__).resolve().parent / "slurm"
 
 ENGINES = {
@@ -57,22 +58,6 @@ class Fragile(Whitening):
                 file.write(str(os.getpid()))
             os.rename(PID + ".new", PID)
             time.sleep(300)
-        return statistics.gram
-"""
-
-# A method whose jobs write down their GPU and threads.
-CURIOUS = """
-import json
-import os
-import torch
-from nsvd_exp.methods.base import Statistics, Whitening
-
-
-class Curious(Whitening):
-    def metric(self, statistics: Statistics):
-        seen = os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads()
-        with open({path!r}, "a") as file:
-            file.write(json.dumps(seen) + "\\n")
         return statistics.gram
 """
 
@@ -163,8 +148,7 @@ def calibrations(arguments: list[str]) -> int:
 
 def of_all_jobs(arguments: list[str], name: str) -> list[str]:
     """What stands in this file of each job's folder."""
-    results = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
-    found = [path.read_text() for path in Path(results).glob(f"hydra/*/*/{name}")]
+    found = [path.read_text() for path in results_dir(arguments).glob(f"hydra/*/*/{name}")]
     assert len(found) >= 12
     return found
 
@@ -176,6 +160,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", list(ENGINES), indirect=True)
 def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     engine: str, fragile: tuple[list[str], Path]
@@ -186,6 +171,7 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
         out, err = process.communicate(timeout=180)
     assert process.returncode == 1, err
     assert "11 done, 1 failed" in out
+    assert re.findall(r"^(\d+)/12 ", err, re.MULTILINE) == [str(n) for n in range(1, 13)]
     (failure,) = re.findall(r"^failed: (.*)", err, re.MULTILINE)
     said = re.match(rf"llama-0 fragile (0\.\d): {DEATHS[engine]}", failure)
     assert said, failure
@@ -205,6 +191,7 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     assert {"memory_gb: null" in config for config in configs} == {engine == "slurm"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_processes_end_with_the_command_and_leave_no_lock_behind(
     fragile: tuple[list[str], Path], sent: signal.Signals
@@ -226,27 +213,44 @@ def test_processes_end_with_the_command_and_leave_no_lock_behind(
     assert [r["status"] for r in cells_of(arguments)] == ["done"] * 4
 
 
+def task_of(*arguments: str, number: int = 0, function: TaskFunction = print) -> task.Task:
+    """A job of a grid."""
+    job = composed(*arguments, with_hydra=True)
+    with open_dict(job):
+        job.hydra.job.id = job.hydra.job.num = number
+        job.hydra.sweep.dir = str(job.hydra.sweep.dir)
+    return task.Task(job, function, HydraContext(None, Callbacks()), os.getcwd())  # type: ignore[arg-type]
+
+
 def test_each_process_has_a_gpu_of_its_own_and_keeps_it(
-    settings: Settings,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = tmp_path / "seen"
-    (tmp_path / "curious.py").write_text(CURIOUS.format(path=str(seen)))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(local, "cuda_devices", lambda: 2)
-    monkeypatch.setattr(local, "_cores", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    method = ["method=asvd_i", "method.name=curious", "method.whitening=curious.Curious"]
-    grid = ["-m", "hydra/launcher=local", *settings(), "dataset=[ptb]", *method]
-    code, out, err = run_main(capsys, *grid, "ratio=0.1,0.2,0.3,0.4,0.5,0.6")
-    assert code == 0, err
-    assert "6 done" in out
-    assert [line.partition(" ")[0] for line in err.splitlines()] == [f"{n}/6" for n in range(1, 7)]
-    rows = {tuple(json.loads(line)) for line in seen.read_text().splitlines()}
-    assert sorted((gpu, threads) for _, gpu, threads in rows) == [("5", 1), ("7", 1)]
+    tasks = [task_of(*settings(), number=number, function=note_process) for number in range(6)]
+    environments = local.environments(None, ["5", "7"], cores=2, tasks=len(tasks))
+    returned = [done.return_value for _, done in local.run(tasks, environments)]
+    assert returned == ["noted"] * 6
+    rows = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    assert len(rows) == 6
+    processes = {process: (gpu, threads) for process, gpu, threads in rows}
+    assert sorted(processes.values()) == [("5", 1), ("7", 1)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "visible", "count", "gpus"),
+    [
+        ({"auto"}, "5,7", 2, ["5", "7"]),
+        ({"cuda", "cpu"}, "5,7", 1, ["5"]),
+        ({"auto"}, None, 3, ["0", "1", "2"]),
+        ({"auto"}, None, 0, []),
+        ({"cpu"}, "5,7", 2, []),
+    ],
+)
+def test_tasks_get_the_gpus_that_this_process_may_use(
+    devices: set[str], visible: str | None, count: int, gpus: list[str]
+) -> None:
+    assert local.gpus_for(devices, visible, count) == gpus
 
 
 def test_gpus_and_cores_are_shared_out() -> None:
@@ -282,17 +286,7 @@ def test_a_cell_on_ray_gets_its_share_of_the_memory() -> None:
 
 
 def test_bases_of_all_processes_take_no_more_than_those_of_one(settings: Settings) -> None:
-    register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        tasks = [
-            task.Task(
-                hydra.compose("config", [*settings(), *more], return_hydra_config=True),
-                lambda _: None,
-                HydraContext(None, None),  # type: ignore[arg-type]
-                "/",
-            )
-            for more in ([], ["cache.memory_gb=3"])
-        ]
+    tasks = [task_of(*settings()), task_of(*settings(), "cache.memory_gb=3")]
     task.bound_bases(tasks, memory_for_bases(8))
     assert tasks[0].config.cache.memory_gb == pytest.approx(memory_for_bases() / 8e9, abs=1e-3)
     assert tasks[1].config.cache.memory_gb == 3
@@ -373,6 +367,7 @@ def test_slurm_is_for_machines_that_can_submit(
     assert "there is no sbatch here" in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm_here")
 def test_what_slurm_refuses_is_said_with_the_settings(
     settings: Settings, capsys: pytest.CaptureFixture[str]
@@ -391,6 +386,7 @@ def test_what_slurm_refuses_is_said_with_the_settings(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm_here")
 def test_an_interrupted_command_cancels_its_jobs(fragile: tuple[list[str], Path]) -> None:
     arguments = [*fragile[0], *ENGINES["slurm"], *FOUR_CELLS]

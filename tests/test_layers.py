@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, WIDE, make_model
+from helpers.models import CONFIGS, WIDE, make_model
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import random_inputs, random_weight
+from helpers.matrices import random_inputs, random_weight
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.linalg import (

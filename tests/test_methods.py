@@ -7,25 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import gram, random_inputs, random_weight, statistics_of
+from helpers.matrices import gram, random_inputs, random_weight, statistics_of
+from helpers.methods import METHODS
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.base import JITTER, Method, Statistics, Whitening, whitening_named
 from nsvd_exp.methods.linalg import relative_loss, truncated_svd
 
-# method -> (whitening, second stage), as in conf/method.
-METHODS: dict[str, tuple[str, str | None]] = {
-    "svd": ("identity", None),
-    "asvd_0": ("abs_mean", None),
-    "asvd_i": ("cholesky", None),
-    "asvd_ii": ("eigen", None),
-    "asvd_iii scalar": ("scalar", None),
-    "asvd_iii spectral": ("spectral", None),
-    "nsvd_i": ("cholesky", "svd"),
-    "nsvd_ii": ("eigen", "svd"),
-    "nid_i": ("cholesky", "id"),
-    "nid_ii": ("eigen", "id"),
-}
 SHAPES = [(20, 30), (30, 20), (24, 24)]
 SOLVERS = ["basis", "paper"]
 

@@ -13,8 +13,9 @@ import accelerate
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, SHARED, make_model, needs_shared
 from helpers.hub import empty_hub_cache
+from helpers.models import CONFIGS, UP, edit_weights, make_model
+from helpers.shared import SHARED, needs_shared
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
@@ -37,7 +38,6 @@ from nsvd_exp.pipeline.evaluate import window_nll
 
 Save = Callable[..., Path]
 
-UP = "model.layers.0.mlp.up_proj.weight"
 STORIES = SHARED / "models" / "stories260k"
 
 
@@ -49,13 +49,6 @@ def load(folder: Path, dtype: str = "float32", device: str = "cpu", **options: A
 def tokenizer_of(folder: Path, **options: Any) -> Any:
     config = ModelConfig(name=str(folder), title="test", tokenizer=options)
     return load_tokenizer(locate_model(str(folder)), config)
-
-
-def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    edit(tensors)
-    save_file(tensors, path, {"format": "pt"})
 
 
 def edit_json(path: Path, **changes: Any) -> None:

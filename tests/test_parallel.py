@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_inputs, random_weight, statistics_of
+from helpers.matrices import random_inputs, random_weight, statistics_of
 from torch import nn
 
 from nsvd_exp.errors import NsvdError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, WIDE, make_model
+from helpers.models import CONFIGS, WIDE, make_model
 
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.models.batches import in_batches

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_cli import run_main
+from helpers.command_line import run_main
 
 from nsvd_exp.storage.results import read_all, read_similarities
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import compose
+from helpers.configuration import compose
 from report_store import EIGHT, block_of, make_cell, make_papers_tables, ptb_of
 
 from nsvd_exp.report.__main__ import main

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose, make_tokenizer, new_process
-from test_calibration import inputs_by_hand
+from helpers.cells import new_process, run
+from helpers.configuration import compose
+from helpers.matrices import inputs_by_hand
+from helpers.texts import make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from nsvd_exp.data.text import text_of
@@ -24,7 +26,6 @@ from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import release_model
 from nsvd_exp.methods.linalg import rank_for_ratio, split_rank
 from nsvd_exp.models.layers import find_linears
-from nsvd_exp.storage.results import Result
 
 Settings = Callable[..., list[str]]
 
@@ -35,10 +36,6 @@ def fresh_process() -> Iterator[None]:
     release_model()
     yield
     release_model()
-
-
-def run(*overrides: str) -> Result:
-    return run_cell(plan_cell(compose(*overrides)))
 
 
 def best(A: torch.Tensor, k: int) -> torch.Tensor:

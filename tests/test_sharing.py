@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import compose
-from test_cli import run_main
+from helpers.command_line import run_main
+from helpers.configuration import compose
 
 from nsvd_exp.config.schema import Config
 from nsvd_exp.experiment import session as stages

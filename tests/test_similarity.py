@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import compose, make_model, make_tokenizer, random_inputs, statistics_of, words
-from nsvd_exp.experiment.similarity_plan import plan_similarity, spread
-from nsvd_exp.experiment.similarity_run import run_similarities
-from test_calibration import inputs_by_hand, token_ids
-from test_cli import run_main
+from helpers.command_line import run_main
+from helpers.configuration import compose
+from helpers.matrices import inputs_by_hand, random_inputs, statistics_of
+from helpers.models import make_model
+from helpers.texts import make_tokenizer, token_ids, words
 from transformers import AutoModelForCausalLM
 
 from nsvd_exp.data.text import text_of

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, compose, make_model, new_process, words
-from nsvd_exp.experiment.similarity_plan import plan_similarity
-from nsvd_exp.experiment.similarity_run import run_similarities
-from test_calibration import token_ids
-from test_models import UP, edit_weights
+from helpers.cells import new_process
+from helpers.configuration import compose
+from helpers.models import CONFIGS, UP, edit_weights, make_model
+from helpers.texts import token_ids, words
 from torch import nn
 
 from nsvd_exp.config.schema import ModelConfig

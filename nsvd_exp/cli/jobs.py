@@ -30,8 +30,7 @@ from nsvd_exp.experiment.plan import (
 from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.progress import Observer, Observers, ProgressBars
 from nsvd_exp.storage.results import Result, ResultFile
-from nsvd_exp.tracking.session import Session as WandbSession
-from nsvd_exp.tracking.session import under_agent
+from nsvd_exp.tracking.session import WandbSession, under_agent
 
 if TYPE_CHECKING:
     from nsvd_exp.experiment.session import Session

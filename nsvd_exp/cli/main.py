@@ -100,7 +100,7 @@ class CheckBeforeRun(Callback):
         """Exit with one message where a value is out of range, or a launcher has no grid."""
         try:
             launcher = config.hydra.runtime.choices["hydra/launcher"]
-            if launcher != "basic":
+            if launcher != "here":
                 raise NsvdError(
                     f"hydra/launcher={launcher} runs grids: add -m (one cell is one too)"
                 )

@@ -60,7 +60,8 @@ class GridSweeper(Sweeper):
         from nsvd_exp.cli.main import check_composed, conclude
         from nsvd_exp.experiment.order import grid_order
 
-        assert self.config is not None and self.hydra_context is not None
+        assert self.config is not None
+        assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         jobs = self._jobs(arguments, loader)
         composed = [loader.load_sweep_config(self.config, list(job)) for job in jobs]

@@ -44,7 +44,7 @@ def build(base: type[T], block: Mapping[str, Any], setting: str) -> T:
         raise NsvdError(f"{setting} names no class: give {setting}.{TARGET}=package.module.Class")
     cls = _class(base, str(target), setting)
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
     values = {}
     for name, value in block.items():
         if name == TARGET or name in PRESENTATION:
@@ -69,7 +69,7 @@ def _class(base: type[T], path: str, setting: str) -> type[T]:
     if found is None:
         raise NsvdError(f"{setting}={path}: expected a class by its dotted path, package.Class")
     is_one = isinstance(found, type) and issubclass(found, base) and found is not base
-    if not (is_one and found.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    if not (is_one and found.__dataclass_params__.frozen):
         expected = f"a frozen dataclass that is a subclass of {base.__module__}.{base.__name__}"
         raise NsvdError(f"{setting}: {path} is not {expected}")
     return typing.cast(type[T], found)

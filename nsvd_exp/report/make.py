@@ -21,7 +21,7 @@ from nsvd_exp.report.model.tables import Block
 from nsvd_exp.report.render import documents, figures, records
 from nsvd_exp.report.render.page import Drawing, Page, page_text
 from nsvd_exp.report.render.plot_style import save
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.storage.files import write_atomically
 
 TEXT_FORMATS = ("md", "tex", "csv")
 FORMATS = (*TEXT_FORMATS, "html")
@@ -171,7 +171,7 @@ def log_to_wandb(
         written: what `write` has written, with the page.
         mode: `online` or `offline`.
     """
-    from nsvd_exp.tracking.runs import log_report
+    from nsvd_exp.tracking.report import log_report
 
     frames = {f"table{n}": records.perplexity_frame(b) for n, b in report.tables.items() if b}
     if SIMILARITY_TABLE in report.numbers:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS
-from nsvd_exp.experiment.similarity_plan import Spread, layer_values, spread
+from nsvd_exp.experiment.record import Spread, layer_values, spread
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.agreement import (
     Agreement,

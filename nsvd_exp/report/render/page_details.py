@@ -16,7 +16,7 @@ from nsvd_exp.report.model.measurements import Measurement
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.model.tables import Block, Line
 from nsvd_exp.report.render.text import percent, ratio_title, row_title
-from nsvd_exp.storage.results import Result, cell_for, similarity_record
+from nsvd_exp.storage.results import Result, cell_file, similarity_file
 
 KEY_DIGITS = 16
 
@@ -78,7 +78,7 @@ class Details:
         values: list[str | None] = [None] * len(ENTRY_LABELS)
         values[-1] = str(block.spreads[statistic][dataset].layers)
         windows = f"{record['dataset']['windows']} x {record['dataset']['length']} tokens"
-        folder = similarity_record(Path(), dataset, record["identity"]).folder
+        folder = similarity_file(Path(), dataset, record["identity"]).folder
         seed = str(record["identity"]["calibration"]["seed"])
         place, cell = self._place(record["environment"]), self._cell(record, folder)
         run = [None, seed, windows, _time(record["updated"]), None, place, cell]
@@ -97,7 +97,7 @@ class Details:
             _time(stored["measured"]),
             f"{stored['seconds']:.2f}",
             self._place(stored["environment"]),
-            self._cell(cell, cell_for(Path(), cell["identity"]).folder),
+            self._cell(cell, cell_file(Path(), cell["method"], cell["identity"]).folder),
         ]
 
     def _place(self, environment: Mapping[str, Any]) -> int:

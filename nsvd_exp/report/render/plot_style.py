@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from nsvd_exp.report.model.methods import ShownMethod
 from nsvd_exp.report.model.tables import Line
 from nsvd_exp.report.render.text import row_title
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.storage.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -1,31 +1,25 @@
-"""Weights & Biases: one run a cell, and one a report. Nothing else in this package knows W&B.
+"""One W&B run for each cell: its progress, its perplexities, its layers and its summary.
 
-A run stands under its cell's key: its id is the end of the name of the cell's folder. W&B never
-fails a cell: what it raises is said once, and the runs are kept on disk for `wandb sync`.
+A run has its cell's key: its id is the end of the name of the cell's folder. W&B never fails a
+cell: what it raises is said once, and the runs are kept on disk for `wandb sync`.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.improvement import average_improvement
-from nsvd_exp.experiment.plan import Plan, plan_cell, public_config, reference_of
+from nsvd_exp.experiment.plan import CellPlan, plan_cell, reference_of
+from nsvd_exp.experiment.resolve import public_config
 from nsvd_exp.experiment.wording import label_of
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result
-from nsvd_exp.tracking.dashboard import dashboard
-from nsvd_exp.tracking.session import Run, Session, first_line, session_of_process, under_agent
-
-if TYPE_CHECKING:
-    import pandas
-
-log = logging.getLogger(__name__)
+from nsvd_exp.tracking.session import Run, WandbSession, under_agent
 
 SECONDS_BETWEEN_POINTS = 1.0
 
@@ -39,12 +33,19 @@ class CellTracker(Observer):
 
     Args:
         preset: the experiment that the cell belongs to, if any.
-        session: None: that of this process.
+        session: opens the run; all cells of a process have it in common.
+        clock: seconds that never go back; it spaces the points of progress.
     """
 
-    def __init__(self, plan: Plan, preset: str | None, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        plan: CellPlan,
+        preset: str | None,
+        session: WandbSession,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._plan, self._preset = plan, preset
-        self._session = session or session_of_process()
+        self._session, self._clock = session, clock
         self._run: Run | None = None
 
     def skipped(self, result: Mapping[str, Any]) -> None:
@@ -59,14 +60,14 @@ class CellTracker(Observer):
             self._run = self._session.open(tracking.mode, directory, **self._options())
 
     def progress(self, stage: str) -> Progress | None:
-        """The fraction that is done, at most once a second."""
+        """Logs the fraction that is done, at most once a second."""
         if self._run is None:
             return None
         logged = -SECONDS_BETWEEN_POINTS
 
         def update(done: int, total: int) -> None:
             nonlocal logged
-            now = time.monotonic()
+            now = self._clock()
             if done == total or now - logged >= SECONDS_BETWEEN_POINTS:
                 logged = now
                 self._tell(lambda run: run.log({f"progress/{stage}": done / total}))
@@ -97,7 +98,7 @@ class CellTracker(Observer):
         self._run = None
 
     def _tell(self, action: Callable[[Run], object]) -> None:
-        """Let the run go at its first error."""
+        """Do this with the run, and give the run up at its first error."""
         if self._run is None:
             return
         try:
@@ -108,11 +109,11 @@ class CellTracker(Observer):
 
     def _options(self) -> dict[str, Any]:
         """Name, tags, group and configuration of the run, as `wandb.init` takes them."""
-        config, cell = self._plan.config, self._plan.cell
+        config, file = self._plan.config, self._plan.file
         model, method, ratio, k1 = label_of(config)
         tags = [model, method, f"ratio={ratio}" if ratio else "", f"k1={k1}" if k1 else ""]
         own = {
-            "id": cell.key[:16],
+            "id": file.key[:16],
             "project": config.tracking.project,
             "entity": config.tracking.entity,
         }
@@ -123,19 +124,19 @@ class CellTracker(Observer):
             "group": config.tracking.group or self._preset or model,
             "job_type": "cell",
             "config": {
-                "key": cell.key,
-                "cell": cell.folder.name,
+                "key": file.key,
+                "cell": file.folder.name,
                 "model": model,
                 "method": method,
-                "ratio": config.ratio if config.method.compresses else None,
-                "k1": config.k1 if config.method.nested else None,
+                "ratio": config.ratio if config.compresses else None,
+                "k1": config.method.get("k1"),
                 "resolved": public_config(self._plan),
             },
         }
 
 
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stored result says, as the flat names of a run's summary; missing is missing."""
+    """A stored result by the flat names of a run's summary; what is missing has no name."""
     seconds = result["seconds"]
     groups = {
         "perplexity": {name: n["perplexity"] for name, n in result["datasets"].items()},
@@ -156,99 +157,34 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _point(result: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, float]:
-    """The cell as one point, to plot its numbers against ratio or k1 over many runs."""
+    """The cell as one point, which plots its numbers against ratio or k1 over many runs."""
     axes = {name: result[name] for name in ("ratio", "k1") if result[name] is not None}
     numbers = {k: v for k, v in summary.items() if k.startswith(("perplexity/", "average_"))}
     return {**axes, **numbers}
 
 
-def _average_improvement(plan: Plan, result: Result) -> float | None:
-    """Over the stored ASVD-I cell that differs in the method alone; None where it is not there."""
-    if not plan.config.method.compresses:
+def _average_improvement(plan: CellPlan, result: Result) -> float | None:
+    """Over the stored ASVD-I cell that differs in the method alone; None where there is none."""
+    if not plan.config.compresses:
         return None
     try:
         reference = plan_cell(reference_of(plan.config))
-        stored = reference.cell.read()
+        stored = reference.file.read()
     except (NsvdError, OSError):
         return None
 
-    def perplexities(of: Plan, found_in: Result | None) -> dict[str, float]:
-        return {name: number["perplexity"] for name, number in of.found(found_in).items()}
+    def perplexities(of: CellPlan, found_in: Result | None) -> dict[str, float]:
+        return {name: m["perplexity"] for name, m in of.found(found_in).items()}
 
-    names = [number.dataset.name for number in plan.numbers]
+    names = [m.dataset.name for m in plan.measurements]
     return average_improvement(perplexities(plan, result), perplexities(reference, stored), names)
 
 
 def _log_layers(run: Run, layers: Sequence[Mapping[str, Any]]) -> None:
-    """A curve over the layers, in the model's order, of each loss."""
+    """Log a curve of each loss over the layers, in the model's order."""
     # A table would be clearer, but W&B asks the server for it and waits, for as long as it takes.
     run.define_metric("layer/index", hidden=True, summary="none")
     run.define_metric("layer/*", step_metric="layer/index", summary="none")
     for index, row in enumerate(layers):
         losses = {f"layer/{name}": row[name] for name in LAYER_CURVES if row.get(name) is not None}
         run.log({"layer/index": index, "layer/name": row["name"], **losses})
-
-
-def log_report(
-    tables: Mapping[str, pandas.DataFrame],
-    figures: Sequence[Path],
-    page: Path,
-    mode: str,
-    project: str,
-    entity: str | None,
-    directory: Path,
-    session: Session | None = None,
-) -> Run | None:
-    """One run with the tables, the figures as images, the page as an artifact; and the dashboard.
-
-    Args:
-        tables: by name; of any index and columns.
-        figures: PNG or JPEG files.
-        page: the HTML page; the artifact holds it beside the figures.
-        mode: `online` or `offline`. The dashboard is saved online alone.
-        directory: where `wandb/` with the run's files is to be.
-
-    Returns:
-        The finished run, or None where W&B failed, which is said.
-    """
-    session = session or session_of_process()
-    options = {"name": "report", "job_type": "report", "tags": ["report"]}
-    run = session.open(mode, directory, project=project, entity=entity, **options)
-    if run is None:
-        return None
-    try:
-        import wandb
-
-        artifact = wandb.Artifact("report", type="report")
-        for path in (page, *figures):
-            artifact.add_file(str(path), name=path.name)
-        run.log({f"tables/{name}": _table(frame) for name, frame in tables.items()})
-        run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in figures})
-        run.log_artifact(artifact)
-        run.finish()
-    except Exception as error:
-        session.lost_run(run, error)
-        return None
-    if not run.offline:
-        _save_dashboard(run.project, run.entity, list(tables), [path.stem for path in figures])
-    return run
-
-
-def _table(frame: pandas.DataFrame) -> Any:
-    """The frame, a named index as columns; cells of any type, and None where one is missing."""
-    import wandb
-
-    flat = frame.reset_index() if any(frame.index.names) else frame
-    columns = [" ".join(filter(None, map(str, c if isinstance(c, tuple) else (c,)))) for c in flat]
-    rows = flat.astype(object).where(flat.notna(), None).to_numpy().tolist()
-    return wandb.Table(columns, rows, allow_mixed_types=True)
-
-
-def _save_dashboard(project: str, entity: str, tables: list[str], figures: list[str]) -> None:
-    try:
-        view = dashboard(project, entity, tables, figures).save()
-        log.info("W&B: dashboard %s", view.url)
-    except ImportError:
-        log.warning("W&B: no dashboard without wandb-workspaces: pip install -e '.[dashboard]'")
-    except Exception as error:
-        log.warning("W&B: the dashboard was not saved: %s", first_line(error))
