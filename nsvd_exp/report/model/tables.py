@@ -42,6 +42,11 @@ class Line:
         """Whether every place holds a number."""
         return all(entry.state == "done" for entry in self.entries.values())
 
+    @property
+    def has_papers(self) -> bool:
+        """Whether one of the paper's numbers belongs to it."""
+        return any(entry.printed is not None for entry in self.entries.values())
+
 
 @dataclass(frozen=True)
 class Block:

@@ -135,7 +135,7 @@ def _frame(block: Block, markup: Markup, marks: dict[str, str]) -> pd.DataFrame:
         if block.setting is not None:
             index.append((group, markup.escape(row_title(line))))
             rows.append(_our_texts(line, markup))
-        if any(entry.printed is not None for entry in line.entries.values()):
+        if line.has_papers:
             title = row_title(line) if block.setting is None else paper_title(block)
             index.append((group, markup.italic.format(markup.escape(title))))
             rows.append(_papers_texts(line, markup, marks))

@@ -23,7 +23,7 @@ from nsvd_exp.report.model.tables import Block
 from nsvd_exp.report.render.page_details import Details
 from nsvd_exp.report.render.page_views import headline, similarity_view, view_of
 from nsvd_exp.report.render.plot_style import GROUND, INK, RULE
-from nsvd_exp.report.render.text import STATES, percent, ratio_title
+from nsvd_exp.report.render.text import STATES, paper_title, percent, ratio_title
 
 TEMPLATE = "page.html.jinja"
 
@@ -129,6 +129,7 @@ def _environment() -> jinja2.Environment:
         "perplexity": format_perplexity,
         "percent": percent,
         "ratio": ratio_title,
+        "paper_title": paper_title,
         "gain": _gain,
         "tint": _tint,
     }

@@ -14,7 +14,7 @@ from nsvd_exp.report.model.report import SIMILARITY_TABLE
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.model.tables import Block, Line
 from nsvd_exp.report.render.page_details import Details
-from nsvd_exp.report.render.text import note_marks, ratio_title, row_title
+from nsvd_exp.report.render.text import note_marks, ratio_title
 
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 HEADLINE_RATIO = 0.3  # most of the paper's tables are at this ratio
@@ -32,7 +32,6 @@ class View:
 
     Attributes:
         groups: its lines by ratio.
-        titles: of its lines: the method, with its k1 where it has one.
         details: the index of each entry's details, by row and dataset; see `Details`.
         marks: of its footnotes.
         protocol: what it was measured with, in words.
@@ -40,7 +39,6 @@ class View:
 
     block: Block
     groups: list[tuple[float | None, list[Line]]]
-    titles: dict[Row, str]
     details: dict[tuple[Row, str], int | None]
     marks: dict[str, str]
     protocol: str
@@ -49,20 +47,6 @@ class View:
     def id(self) -> str:
         """Its id in the page."""
         return _id(f"table-{self.block.table}-{self.block.model}-{self.block.place}")
-
-    @property
-    def has_papers(self) -> dict[Row, bool]:
-        """Whether one of the paper's numbers stands in the line, by row."""
-        return {
-            line.row: any(entry.printed is not None for entry in line.entries.values())
-            for line in self.block.lines
-        }
-
-    @property
-    def papers_label(self) -> str:
-        """What the paper's numbers are called; it names their model if that is another one."""
-        other = self.block.paper_model not in (None, self.block.model)
-        return f"paper, {self.block.paper_model}" if other else "paper"
 
     @property
     def papers_note(self) -> str:
@@ -88,13 +72,12 @@ class View:
 def view_of(block: Block, details: Details) -> View:
     """The view of a block; the details of its entries are added to `details`."""
     groups = [(r, [line for line in block.lines if line.row.ratio == r]) for r in block.ratios]
-    titles = {line.row: row_title(line) for line in block.lines}
     places = {
         (line.row, name): details.of_entry(block, line, name, entry)
         for line in block.lines
         for name, entry in line.entries.items()
     }
-    return View(block, groups, titles, places, note_marks([block]), _protocol(block))
+    return View(block, groups, places, note_marks([block]), _protocol(block))
 
 
 @dataclass(frozen=True)

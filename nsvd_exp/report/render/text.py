@@ -74,9 +74,9 @@ def block_title(block: Block) -> str:
 
 
 def paper_title(block: Block) -> str:
-    """The title of the rows that hold the paper's numbers."""
-    same = block.paper_model == block.model
-    return "paper" if same else f"paper, {block.paper_model}"
+    """What the paper's numbers are called; it names their model if that is another one."""
+    other = block.paper_model not in (None, block.model)
+    return f"paper, {block.paper_model}" if other else "paper"
 
 
 def legend(blocks: Sequence[Block]) -> list[str]:
