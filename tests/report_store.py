@@ -26,7 +26,7 @@ from nsvd_exp.report.model.protocol import default_calibration, model_files
 from nsvd_exp.report.model.report import gather
 from nsvd_exp.report.model.tables import Block, Line
 from nsvd_exp.storage.keys import decimal_text, digest
-from nsvd_exp.storage.results import Result, cell_for, put_number, similarity_record
+from nsvd_exp.storage.results import Result, cell_for, put_measurement, similarity_file
 
 ENVIRONMENT = {
     "nsvd_exp": "0.1.0",
@@ -111,7 +111,7 @@ def make_cell(
     result |= changes
     result |= {name: (cell.read() or result)[name] for name in ("datasets", "earlier")}
     for name, value in datasets.items():
-        put_number(result, _measurement(model, name, value, identity, windows, length, max_windows))
+        put_measurement(result, _measurement(model, name, value, identity, windows, length, max_windows))
     cell.write(result)
     return result
 
@@ -171,7 +171,7 @@ def make_similarity(
     absent = dict.fromkeys(STATISTICS.keys() - values.keys())
     result["layers"] = [{"name": f"layers.{n}", "n": 8} | absent | v for n, v in enumerate(layers)]
     result |= {"statistics": list(values)} | changes
-    similarity_record(results_dir, dataset, identity).write(result)
+    similarity_file(results_dir, dataset, identity).write(result)
     return result
 
 

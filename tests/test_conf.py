@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
+from nsvd_exp.experiment.similarity_plan import plan_similarity
 from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.cli.arguments import normalise
@@ -19,7 +20,6 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.similarity_plan import plan_similarity
 from nsvd_exp.methods.base import whitening_named
 
 

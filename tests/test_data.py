@@ -17,9 +17,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import make_tokenizer
+from helpers.configuration import EIGHT
 from helpers.datasets import EIGHT, dataset
 from helpers.hub import COMMIT, AddToHub, empty_hub_cache
-from helpers.configuration import EIGHT, configured
 from helpers.texts import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast

@@ -16,7 +16,6 @@ import transformers
 from helpers.hub import empty_hub_cache
 from helpers.models import CONFIGS, UP, edit_weights, make_model
 from helpers.shared import SHARED, needs_shared
-from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 

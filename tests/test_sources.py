@@ -13,7 +13,6 @@ import pytest
 import torch
 from helpers.datasets import dataset
 from helpers.hub import COMMIT, AddToHub, empty_hub_cache
-from helpers.configuration import configured
 from huggingface_hub import errors
 
 from nsvd_exp.config.schema import ModelConfig

@@ -14,8 +14,8 @@ from nsvd_exp.storage.results import (
     RESULT_VERSION,
     Cell,
     cell_for,
-    find_number,
-    put_number,
+    find_measurement,
+    put_measurement,
     read_all,
     read_result,
 )
@@ -108,13 +108,13 @@ def test_read_all_reads_every_cell_in_order(tmp_path: Path) -> None:
 
 def test_a_number_is_found_by_dataset_and_key_alone() -> None:
     stored = result()
-    put_number(stored, number("ptb", "a"))
-    assert find_number(stored, "ptb", "a") == number("ptb", "a")
-    assert find_number(stored, "ptb", "b") is None
-    assert find_number(stored, "c4", "a") is None
-    assert find_number(None, "ptb", "a") is None
-    put_number(stored, number("ptb", "b"))
-    assert find_number(stored, "c4", "a") is None, "an earlier number of another dataset"
+    put_measurement(stored, number("ptb", "a"))
+    assert find_measurement(stored, "ptb", "a") == number("ptb", "a")
+    assert find_measurement(stored, "ptb", "b") is None
+    assert find_measurement(stored, "c4", "a") is None
+    assert find_measurement(None, "ptb", "a") is None
+    put_measurement(stored, number("ptb", "b"))
+    assert find_measurement(stored, "c4", "a") is None, "an earlier number of another dataset"
 
 
 def test_a_number_of_another_protocol_moves_to_earlier() -> None:
@@ -122,17 +122,17 @@ def test_a_number_of_another_protocol_moves_to_earlier() -> None:
     stored = result()
     measured = [number("ptb", key) for key in "abac"] + [number("c4", "a", 3.0)]
     for one in measured:
-        put_number(stored, one)
+        put_measurement(stored, one)
     assert stored["datasets"] == {"ptb": number("ptb", "c"), "c4": number("c4", "a", 3.0)}
     assert sorted(n["key"] for n in stored["earlier"]) == ["a", "b"]
     for one in measured:
-        assert find_number(stored, one["dataset"], one["key"]) == one
+        assert find_measurement(stored, one["dataset"], one["key"]) == one
 
 
 def test_a_number_measured_again_replaces_itself() -> None:
     stored = result()
     for perplexity in (2.0, 3.0):
-        put_number(stored, number("ptb", "a", perplexity))
+        put_measurement(stored, number("ptb", "a", perplexity))
     assert stored["datasets"]["ptb"]["perplexity"] == 3.0
     assert stored["earlier"] == []
 
