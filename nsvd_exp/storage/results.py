@@ -2,7 +2,8 @@
 
 A cell is `done`, `failed` or `missing`. Its `result.json` is replaced as a whole after every
 dataset, so that it is never half-written and nothing that was measured is lost. Until the cell ends
-its status is `partial`, which counts as missing but keeps what was measured. The fields of `result.json` are described in `results/README.md`.
+its status is `partial`, which counts as missing but keeps what was measured. The fields of
+`result.json` are described in `results/README.md`.
 """
 
 from __future__ import annotations
