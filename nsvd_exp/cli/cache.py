@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     clear.add_argument("--all", action="store_true", help="everything")
     clear.add_argument("--kind", choices=KINDS, help="calibration statistics, or output bases")
     clear.add_argument("--model", help="of models whose title contains this, in any case")
-    clear.add_argument("--older-than", type=float, metavar="DAYS", help="unused for that many days")
+    clear.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="not used for that many days"
+    )
     return parser
 
 

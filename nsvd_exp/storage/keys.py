@@ -70,7 +70,7 @@ def token_digest(ids: Iterable[int]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, read again by a process only if its size or time has changed."""
+    """SHA-256 of a file's bytes. Read again only if its size or time has changed."""
     status = path.stat()
     return _file_digest(path, status.st_size, status.st_mtime_ns)
 
