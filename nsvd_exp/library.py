@@ -132,7 +132,7 @@ class Compression:
     Attributes:
         model: the model, whose layers are low-rank now.
         layers: one row for each compressed layer: `name`, `m`, `n`, ranks `k` and `k1`, and its
-            relative losses (`results/README.md` describes them).
+            relative losses (`docs/stored-files.md` describes them).
         achieved_ratio: the fraction of parameters that is removed: of the compressed `layers`, and
             of the whole `model`.
         dense: the layers that were replaced, by name.

@@ -1,6 +1,6 @@
 """What stored results say: the fields of a cell's and of a similarity record's `result.json`.
 
-`results/README.md` says what each field means. Imports no torch by itself.
+`docs/stored-files.md` says what each field means. Imports no torch by itself.
 """
 
 from __future__ import annotations

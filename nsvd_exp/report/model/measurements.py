@@ -31,7 +31,7 @@ class Measurement:
     Attributes:
         seed: of the calibration samples; None for a method without calibration.
         agreement: what another measurement must agree in to be compared with this one.
-        stored: the fields that `results/README.md` describes.
+        stored: the fields that `docs/stored-files.md` describes.
         cell: the result that the measurement is part of.
     """
 
