@@ -171,21 +171,26 @@ class BlockChain:
         with self._stubbed(lambda index, *_: output if index == last else other):
             return logits_at(self.model, ids, start, stop)
 
-    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
-        """Refuse a model whose logits depend on more than the last block's output.
+    def ends_with_last_block(self, ids: Tensor, output: Any) -> bool:
+        """Whether the logits depend on no other block's output than the last one's.
 
         Args:
             ids: (rows, length).
             output: of the last block.
+        """
+        without_others, with_others = (
+            bool(self.logits(ids, 0, 1, output, others).isnan().any())
+            for others in (torch.nan, 0.0)
+        )
+        return with_others or not without_others
+
+    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
+        """Refuse a model for which `ends_with_last_block` is not so.
 
         Raises:
             NsvdError: the model is such a one.
         """
-        without, with_others = (
-            bool(self.logits(ids, 0, 1, output, others).isnan().any())
-            for others in (torch.nan, 0.0)
-        )
-        if without and not with_others:
+        if not self.ends_with_last_block(ids, output):
             raise self._refusal("are not all there is behind its logits")
 
     @contextmanager

@@ -75,7 +75,7 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
     skipped = _skipped(modules, skip)
     # With duplicates: one module under two names is shared as much as one weight in two modules.
     places = (module for _, module in model.named_modules(remove_duplicate=False))
-    owners = Counter(id(p) for module in places for p in module.parameters(recurse=False))
+    owners = Counter(p for module in places for p in module.parameters(recurse=False))
     found = {}
     for name, module in modules.items():
         if name in skipped:
@@ -110,13 +110,13 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
     return skipped
 
 
-def _refusal(module: nn.Module, owners: Mapping[int, int]) -> str | None:
+def _refusal(module: nn.Module, owners: Mapping[Tensor, int]) -> str | None:
     """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():
             return "is quantised or computes something else than x Wᵀ + b"
-        return "shares its weight with another module" if owners[id(weight)] > 1 else None
+        return "shares its weight with another module" if owners[weight] > 1 else None
     if type(module).__name__ == "Conv1D" or isinstance(module, nn.Conv1d):
         return "is a convolution-style Linear, which has no row-major weight to factorise"
     parameters = module.named_parameters(recurse=False)

@@ -150,7 +150,7 @@ class InputWatcher(Generic[A]):
         self.leader: dict[str, str] = {}
         self.tokens: Counter[str] = Counter()
         self._layers, self._blocks, self._accumulator = layers, blocks, accumulator
-        self._seen: dict[tuple[int, int], tuple[str, Tensor]] = {}
+        self._seen: dict[tuple[int, ...], tuple[str, Tensor]] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -194,9 +194,7 @@ class InputWatcher(Generic[A]):
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             x = inputs[0] if inputs else named["input"]
             self.tokens[name] += x.numel() // x.shape[-1]
-            # An inference tensor counts no changes, and cannot be changed where it is one.
-            identity = (id(x), 0 if x.is_inference() else x._version)
-            leader, _x = self._seen.setdefault(identity, (name, x))
+            leader, _x = self._seen.setdefault(_place(x), (name, x))
             if self.leader.setdefault(name, leader) != leader:
                 raise NsvdError(
                     f"{name} shares its input with {leader} in this pass, but with "
@@ -208,6 +206,13 @@ class InputWatcher(Generic[A]):
                 self.accumulators[name].add(x)
 
         return hook
+
+
+def _place(x: Tensor) -> tuple[int, ...]:
+    """Where x stands in memory, and how often what stands there was changed."""
+    # An inference tensor counts no changes, and cannot be changed where it is one.
+    changes = 0 if x.is_inference() else x._version
+    return x.data_ptr(), changes, *x.shape, *x.stride()
 
 
 @torch.no_grad()
