@@ -110,13 +110,12 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
     return skipped
 
 
-def _refusal(module: nn.Module, owners: Mapping[Tensor, int]) -> str | None:
+def _refusal(module: nn.Module, owners: Counter[nn.Parameter]) -> str | None:
     """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
-    weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():
             return "is quantised or computes something else than x Wᵀ + b"
-        return "shares its weight with another module" if owners[weight] > 1 else None
+        return "shares its weight with another module" if owners[module.weight] > 1 else None
     if type(module).__name__ == "Conv1D" or isinstance(module, nn.Conv1d):
         return "is a convolution-style Linear, which has no row-major weight to factorise"
     parameters = module.named_parameters(recurse=False)

@@ -128,9 +128,8 @@ class Sums(Generic[A]):
 class InputWatcher(Generic[A]):
     """Forward pre-hooks that add every distinct layer input once.
 
-    Two layers read the same input if they get the same tensor object, unchanged, within one forward
-    pass of a decoder block; references are held until its end, so that no address is reused
-    meanwhile.
+    Two layers read the same input if they get the same memory, unchanged, within one forward pass
+    of a decoder block; references are held until its end, so that no memory is reused meanwhile.
 
     Args:
         layers: the Linears to watch, by name.
