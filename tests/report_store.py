@@ -26,7 +26,7 @@ from nsvd_exp.report.model.protocol import default_calibration, model_files
 from nsvd_exp.report.model.report import gather
 from nsvd_exp.report.model.tables import Block, Line
 from nsvd_exp.storage.keys import decimal_text, digest
-from nsvd_exp.storage.results import Result, cell_for, put_measurement, similarity_file
+from nsvd_exp.storage.results import Result, cell_file, put_measurement, similarity_file
 
 ENVIRONMENT = {
     "nsvd_exp": "0.1.0",
@@ -88,11 +88,11 @@ def make_cell(
     k1 = (k1 or 0.95) if method in NESTED else k1
     calibration = None if method in UNCALIBRATED else _calibration(model, seed, samples)
     identity: dict[str, Any] = {"model": _model_identity(model), "dtype": dtype}
-    identity["method"] = {"name": method}
+    identity["method"] = {"class": method} if compresses else None
     if compresses:
         identity |= {"ratio": decimal_text(ratio), "solver": solver, "skip": [], "version": 1}
     if k1 is not None:
-        identity["k1"] = decimal_text(k1)
+        identity["method"]["k1"] = decimal_text(k1)
     if calibration is not None:
         identity["calibration"] = _calibration_identity(model, calibration)
     result = _result(model, identity, list(EIGHT), calibration, status, message)
@@ -107,11 +107,13 @@ def make_cell(
     }
     block = method_files()[method] if method_block is None else method_block
     result["config"] |= {"method": dict(block), "solver": solver}
-    cell = cell_for(results_dir, identity)
+    cell = cell_file(results_dir, method, identity)
     result |= changes
     result |= {name: (cell.read() or result)[name] for name in ("datasets", "earlier")}
     for name, value in datasets.items():
-        put_measurement(result, _measurement(model, name, value, identity, windows, length, max_windows))
+        put_measurement(
+            result, _measurement(model, name, value, identity, windows, length, max_windows)
+        )
     cell.write(result)
     return result
 

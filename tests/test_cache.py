@@ -13,16 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.cells import new_process, run
+from helpers.cells import run
 from helpers.configuration import compose
 
 from nsvd_exp.cli.cache import main
 from nsvd_exp.config.schema import KEEPS
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.storage.cache import BASES, KEPT, KINDS, STATISTICS, Cache
-from nsvd_exp.storage.results import Result
 from nsvd_exp.storage.tensors import FORMAT
 
 Settings = Callable[..., list[str]]
@@ -43,10 +41,6 @@ def put(cache: Cache, key: str, size: int, kind: str = BASES, used: float | None
 
 def keys(cache: Cache) -> list[str]:
     return [entry.key for entry in cache.entries()]
-
-
-def run(*overrides: str) -> Result:
-    return run_cell(plan_cell(compose(*overrides)))
 
 
 def test_the_settings_are_those_of_the_schema() -> None:
@@ -181,10 +175,10 @@ def test_keep_none_writes_nothing_and_calibrates_once_a_process(
 ) -> None:
     caplog.set_level(logging.INFO, "nsvd_exp")
     arguments = [*settings(), "dataset=[ptb]", "cache.keep=none", "cache_dir=/dev/null/nowhere"]
+    session = Session()
     for method in ("asvd_i", "nsvd_i", "asvd_0"):
-        assert run(*arguments, f"method={method}")["status"] == "done"
+        assert run(*arguments, f"method={method}", session=session)["status"] == "done"
     assert calibrations(caplog) == 1
-    new_process()
     run(*arguments, "method=asvd_ii")
     assert calibrations(caplog) == 2
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"cells"}
@@ -196,13 +190,13 @@ def test_kept_statistics_are_loaded_once_a_process(
     caplog.set_level(logging.INFO, "nsvd_exp")
     arguments = [*settings(), "dataset=[ptb]"]
     run(*arguments, "method=asvd_i")
-    new_process()
-    run(*arguments, "method=asvd_ii")
+    session = Session()
+    run(*arguments, "method=asvd_ii", session=session)
     assert calibrations(caplog) == 1
     (index,) = (tmp_path / "results/cache/calibration").glob("*/index.json")
     index.unlink()  # whoever loaded the statistics again would have to make them again
     for method in ("nsvd_i", "asvd_0"):
-        assert run(*arguments, f"method={method}")["status"] == "done"
+        assert run(*arguments, f"method={method}", session=session)["status"] == "done"
     assert calibrations(caplog) == 1
 
 
@@ -224,7 +218,6 @@ def test_statistics_of_another_version_are_made_again(
     content, known = index.read_text(), f'"format": "{FORMAT}"'
     assert known in content
     index.write_text(content.replace(known, '"format": "0"'))
-    new_process()
     again = run(*arguments, "method=asvd_ii", "ratio=0.3")
     assert caplog.text.count("made again") == 1
     assert again["datasets"]["ptb"]["nll"] == pytest.approx(first["datasets"]["ptb"]["nll"])
@@ -233,16 +226,17 @@ def test_statistics_of_another_version_are_made_again(
 CALIBRATOR = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from conftest import compose
+from helpers.configuration import compose
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.progress import Observer
 class Slow(Observer):
     def progress(self, stage):
         if stage == "calibrate":
             print("calibrating", flush=True)
             time.sleep(1)
-print(run_cell(plan_cell(compose(*sys.argv[2:])), Slow())["status"], flush=True)
+print(run_cell(plan_cell(compose(*sys.argv[2:])), Session(), Slow())["status"], flush=True)
 """
 
 

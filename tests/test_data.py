@@ -16,9 +16,8 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import make_tokenizer
 from helpers.configuration import EIGHT
-from helpers.datasets import EIGHT, dataset
+from helpers.datasets import dataset
 from helpers.hub import COMMIT, AddToHub, empty_hub_cache
 from helpers.texts import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
-from nsvd_exp.methods.base import Calibration, Method, whitening_named
+from nsvd_exp.methods import CholeskyASVD, Uniform
+from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears, replaced
 from nsvd_exp.models.loading import (
@@ -31,8 +32,9 @@ from nsvd_exp.models.loading import (
     load_tokenizer,
     to_dtype,
 )
+from nsvd_exp.models.storage import Factors
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.compress import Compressor, ranks_of
 from nsvd_exp.pipeline.evaluate import window_nll
 
 Save = Callable[..., Path]
@@ -327,9 +329,9 @@ def test_a_model_that_is_spread_over_devices_is_worked_on_like_any_other(name: s
     for read, statistics in calibration.inputs.items():
         assert torch.equal(statistics.gram, inputs[read].gram)
     assert window_nll(model, ids, 4) == losses
-    known = {layer: calibration.of(layer) for layer in layers}
-    method = Method(whitening_named("cholesky"))
-    compressed, _ = compress(layers, ranks_for(layers, 0.01), method, 1, known, torch.float32)
+    ranks = ranks_of(layers, 0.01, Uniform(), Factors())
+    compressor = Compressor(CholeskyASVD(), ranks, calibration, Factors(), torch.float32)
+    compressed, _ = compressor.compress(layers)
     with replaced(model, compressed):
         assert window_nll(model, ids, 4) != losses
     assert window_nll(model, ids, 4) == losses

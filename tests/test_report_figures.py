@@ -13,10 +13,10 @@ import matplotlib
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from nsvd_exp.experiment.record import spread
 from report_store import EIGHT, blocks_of, make_cell, make_papers_tables, scaled
 
 from nsvd_exp.config.files import method_files
+from nsvd_exp.experiment.record import spread
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.methods import ShownMethod, shown_method
 from nsvd_exp.report.model.protocol import dataset_titles

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_inputs, statistics_of
+from helpers.matrices import random_inputs, statistics_of
 from torch import Tensor
 
 from nsvd_exp.methods.base import Calibration, Statistics

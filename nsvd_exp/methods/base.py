@@ -65,7 +65,7 @@ class Calibration:
 
     inputs: Mapping[str, Statistics]
     reads: Mapping[str, str]
-    record: dict[str, Any]
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, layer: str) -> Statistics:
         """The statistics of the input that a layer reads.

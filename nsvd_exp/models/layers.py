@@ -75,7 +75,7 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
     skipped = _skipped(modules, skip)
     # With duplicates: one module under two names is shared as much as one weight in two modules.
     places = (module for _, module in model.named_modules(remove_duplicate=False))
-    owners = Counter(p for module in places for p in module.parameters(recurse=False))
+    owners = Counter[Tensor](p for module in places for p in module.parameters(recurse=False))
     found = {}
     for name, module in modules.items():
         if name in skipped:
@@ -110,7 +110,7 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
     return skipped
 
 
-def _refusal(module: nn.Module, owners: Counter[nn.Parameter]) -> str | None:
+def _refusal(module: nn.Module, owners: Counter[Tensor]) -> str | None:
     """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
     if isinstance(module, nn.Linear):
         if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():

@@ -69,7 +69,7 @@ class Compressor:
         """Factorise every layer; the model itself stays as it is.
 
         Returns:
-            The low-rank layers by name, and the table: a row per layer as in `docs/stored-files.md`.
+            The low-rank layers by name, and a table with a row per layer (`docs/stored-files.md`).
 
         Raises:
             NsvdError: a layer's factors cannot be made or are not finite; the message names it.

@@ -6,12 +6,8 @@ import dataclasses
 import functools
 from typing import Any
 
-from conftest import compose
-
-from nsvd_exp.config.files import group_choices
+from helpers.configuration import compose
 from nsvd_exp.config.schema import Config, DatasetConfig
-
-EIGHT = group_choices("dataset")
 
 
 @functools.cache

@@ -26,7 +26,12 @@ def cell_agreement(result: Result) -> Agreement:
     identity = result["identity"]
     agreement = _flat("model", identity["model"])
     agreement["dtype"] = identity["dtype"]
-    agreement[f"method {result['method']}"] = str(sorted(identity["method"].items()))
+    if identity["method"] is not None:
+        # The rows of one table differ in k1.
+        fields = {name: value for name, value in identity["method"].items() if name != "k1"}
+        agreement |= _flat(f"method {result['method']}", fields)
+    for name in ("allocation", "storage"):
+        agreement |= _flat(name, identity.get(name, {}))
     for name, title in (("solver", "solver"), ("skip", "model.skip"), ("version", "decomposition")):
         if name in identity:
             agreement[title] = str(identity[name])
