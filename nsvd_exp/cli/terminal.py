@@ -62,7 +62,7 @@ def format_similarity(record: Result, statistic: str) -> str:
 def cell_table(
     config: Config, numbers: Mapping[str, Result], dense: Mapping[str, Result] | None
 ) -> Table:
-    """The perplexities of one cell, a row a dataset, beside the dense model's if it is given."""
+    """The perplexities of one cell, one row for each dataset, beside the dense model's if given."""
     model, method, ratio, k1 = label_of(config)
     settings = [f"ratio {ratio}" if ratio else "", f"k1 {k1}" if k1 else ""]
     table = Table(title=f"Perplexity of {model}", title_justify="left")
@@ -85,7 +85,7 @@ def cell_table(
 
 
 def similarity_table(config: Config, records: list[Result]) -> Table:
-    """Similarities over the layers, a row a dataset: the statistic asked for, then the others."""
+    """Similarities over the layers, one row for each dataset; the statistic asked for is first."""
     asked = config.similarity.statistic
     names = sorted(SIMILARITY_STATISTICS, key=lambda name: name != asked)
     title = f"Similarity of {config.model.title}'s activations to {_calibration(records)}"

@@ -155,7 +155,7 @@ class EvaluationConfig:
     Attributes:
         length: tokens a window; null: the smaller of 2048 and what the model takes.
         batch: windows a forward pass, or `auto`.
-        max_windows: at most so many windows a dataset; null: all.
+        max_windows: at most this many windows of each dataset; null: all.
         dtype: arithmetic of the evaluation; null: the model's dtype.
     """
 

@@ -99,12 +99,12 @@ def _cell_identity(resolved: Resolved) -> dict[str, Any]:
 
 
 def dense_of(config: Config) -> Config:
-    """The same with `method=dense`: what a compressed model is compared with."""
+    """The configuration with `method=dense`: what a compressed model is compared with."""
     return dataclasses.replace(config, method=method_files()["dense"])
 
 
 def reference_of(config: Config) -> Config:
-    """The same with `method=asvd_i`: what the improvement of a method is taken over."""
+    """The configuration with `method=asvd_i`, over which the improvement of a method is taken."""
     return dataclasses.replace(config, method=method_files()[REFERENCE_METHOD])
 
 

@@ -156,7 +156,7 @@ def _all_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same by Gram-Schmidt, each column made orthogonal twice, which ends at the k-th pivot."""
+    """The first k pivots by Gram-Schmidt, each column made orthogonal twice; ends at the k-th."""
     Q, R = A.new_zeros(k, A.shape[0]), A.new_zeros(k, A.shape[1])
     left = A.square().sum(0)  # the squared length of what is left of each column
     trusted = float(left.max())

@@ -128,7 +128,7 @@ def _streamed_losses(
 
 
 def finite(nll: list[float]) -> list[float]:
-    """The same.
+    """Returns nll; raises if a loss is not finite.
 
     Raises:
         NsvdError: a loss is NaN or Inf; the message names the window.

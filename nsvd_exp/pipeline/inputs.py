@@ -56,7 +56,7 @@ class MeanAccumulator:
 
 
 class GramAccumulator(MeanAccumulator):
-    """The same with the Gram matrix.
+    """Running sums with the Gram matrix, Σ x xᵀ, of the inputs of one layer.
 
     Precision: half-precision inputs are multiplied as they are with float32 accumulation (their
     products are exact in float32) and summed over batches in float32, which halves the memory of

@@ -1,4 +1,4 @@
-"""Processes of this machine, one a GPU, each of which does one job after another.
+"""Processes of this machine, one for each GPU, each of which does one job after another.
 
 A process is kept for many jobs because the model stays loaded in it. Where one dies, the job it was
 at is lost, and a new process takes the next.
@@ -144,7 +144,7 @@ def environments(
     """The variables of each process: its GPU, and OpenMP threads for its share of the cores.
 
     Args:
-        n_jobs: processes at a time; None: one a GPU, or `PROCESSES_WITHOUT_GPU`.
+        n_jobs: processes at a time; None: one for each GPU, or `PROCESSES_WITHOUT_GPU`.
         gpus: names of the GPUs, as CUDA_VISIBLE_DEVICES takes them; more processes than GPUs share.
         tasks: never more processes than these.
     """
