@@ -110,8 +110,8 @@ class Work:
     def decomposition(self) -> float:
         """Of all of Table 1: 9 r³ for an eigenproblem of size r (Golub and Van Loan, section 8.3).
 
-        One of min(m, n) for each weight and each of three metrics (none, diagonal, Gram), and one of
-        the complement for each ratio of NSVD.
+        One of min(m, n) for each weight and each of three metrics (none, diagonal, Gram), and one
+        of the complement for each ratio of NSVD.
         """
         total = 0.0
         for m, n in self.shapes:
@@ -153,11 +153,11 @@ class Bench:
     figures: list[Figure] = field(default_factory=list)
 
     def left(self) -> float:
-        """Seconds."""
+        """The seconds that are left."""
         return self.ends - time.monotonic()
 
     def prepare(self) -> None:
-        """The plain products, then the model."""
+        """Measure the plain products, then make the model."""
         setting = self.setting
         self.rate = product_rate(setting.product, setting.dtype, setting.device)
         self.double_rate = product_rate(setting.product // 2, torch.float64, setting.device)
@@ -202,7 +202,7 @@ class Bench:
         return rows[: max(int(share * self.left() / a_row), 1)]
 
     def calibration(self) -> Figure:
-        """Of `samples` x `length` tokens, to statistics on the host: share of the card's rate."""
+        """Calibrate on `samples` x `length` tokens: the share of the card's rate."""
         setting = self.setting
 
         def work(rows: Tensor) -> None:
@@ -219,7 +219,7 @@ class Bench:
         return Figure(CALIBRATION, share, 0.4, False, note)
 
     def evaluation(self, ratio: float | None) -> Figure:
-        """Of `windows` x `length` tokens, dense or compressed: its share of the card's rate."""
+        """Evaluate `windows` x `length` tokens: the share of the card's rate."""
         setting = self.setting
 
         def work(rows: Tensor) -> None:
@@ -310,13 +310,13 @@ DECOMPOSITION = "decomposition of all weights for all of Table 1"
 
 
 def evaluation_name(ratio: float | None) -> str:
-    """`evaluation, dense: ...`."""
+    """The name of the figure of an evaluation; None is the dense model."""
     which = "dense" if ratio is None else f"ratio {ratio}"
     return f"evaluation, {which}: share of the measured matrix rate"
 
 
 def product_rate(n: int, dtype: torch.dtype, device: str) -> float:
-    """Operations a second of an n x n product: the median of 20, after 5 that do not count."""
+    """Operations per second of an n x n product: the median of 20, after 5 that do not count."""
     A, B = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
     taken = [seconds_of(lambda: A @ B) for _ in range(25)]
     return 2 * n**3 / statistics.median(taken[5:])

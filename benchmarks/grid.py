@@ -220,7 +220,7 @@ def nothing_shared(cells: Costs) -> dict[str, Any]:
 
 
 def _calibration(bench: Bench, repeat: int) -> list[float]:
-    """`calibration_a_linear` on this model; the sizes matter to it, not which ids they are."""
+    """`calibration_a_linear` on this model, with random ids: only the sizes matter to it."""
     model = transformers.AutoModelForCausalLM.from_pretrained(bench.model).eval()
     generator = torch.Generator().manual_seed(0)
     samples = torch.randint(made.VOCABULARY, (SAMPLES, made.POSITIONS), generator=generator)

@@ -75,22 +75,22 @@ class Bench:
     program: tuple[str, ...] = PROGRAM
 
     def arguments(self, *more: str) -> list[str]:
-        """Of a grid on this model."""
+        """The arguments of a grid on this model."""
         title = f"model.title=random-{self.model.name}"
         return ["-m", *more, f"model.name={self.model}", title, *self.settings]
 
     def run(self, *more: str) -> Run:
-        """A grid from nothing: no result, no cache."""
+        """Run a grid with no stored result and no cache."""
         folder = Path(tempfile.mkdtemp(dir=self.model.parent, prefix="results-"))
         return self.again(folder, *more)
 
     def again(self, folder: Path, *more: str) -> Run:
-        """A grid whose results are in `folder`."""
+        """Run a grid whose results are in `folder`."""
         cost = run(*self.program, *self.arguments(*more), f"results_dir={folder}")
         return Run(cost, check(read_all(folder)), folder)
 
     def empty(self, folder: Path, *more: str) -> Cost:
-        """The same grid of empty Hydra jobs."""
+        """What the same grid of empty Hydra jobs costs."""
         script = str(ROOT / "benchmarks" / "empty_jobs.py")
         return run(script, *self.arguments(*more), f"results_dir={folder}")
 
@@ -108,7 +108,7 @@ def planned(*arguments: str) -> Plan:
 
 
 def median_run(runs: Sequence[Run]) -> dict[str, Any]:
-    """What runs of the same command cost, as it is kept: medians."""
+    """What runs of the same command cost, as medians, in the form that is kept."""
     cost = median_cost([run.cost for run in runs])
     by_run = [run.stages() for run in runs]
     stages = {name: statistics.median(stages[name] for stages in by_run) for name in by_run[0]}
@@ -171,12 +171,12 @@ class Passes:
                     raise RuntimeError(f"{name}: not the tokens of the grid's evaluation")
 
     def seconds(self) -> dict[float | None, float]:
-        """By ratio (None: dense), of the passes over all datasets, once each."""
+        """Seconds of one pass over all datasets, by ratio (None: the dense model)."""
         ratios = dict.fromkeys(result["ratio"] for result in self._results)
         return {ratio: self._one(ratio) for ratio in ratios}
 
     def total(self, seconds: Mapping[float | None, float]) -> float:
-        """Of the whole grid: a cell takes what its ratio takes."""
+        """Seconds of the whole grid: each cell takes as long as a pass at its ratio."""
         return sum(seconds[result["ratio"]] for result in self._results)
 
     def _one(self, ratio: float | None) -> float:

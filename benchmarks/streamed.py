@@ -38,7 +38,7 @@ class Shape:
 
     @property
     def inner(self) -> int:
-        """Width of the MLP, LLaMA's."""
+        """Width of the MLP, in LLaMA's proportion."""
         return -(-self.hidden * 8 // 3 // 128) * 128
 
     @property
@@ -122,7 +122,7 @@ def _resident(field: str) -> int:
 
 
 def measure(shape: Shape, memories: tuple[str, ...] = ("streamed",)) -> dict[str, float]:
-    """By way of holding the model: bytes above the baseline, over `shape.unit`."""
+    """Bytes above the baseline over `shape.unit`, for each way of holding the model."""
     with tempfile.TemporaryDirectory() as name:
         folder, tiny = Path(name) / "model", Path(name) / "tiny"
         _python("save_models", shape, str(folder), str(tiny))

@@ -221,6 +221,15 @@ BAD_INPUT = {
     "device=cuda": "there is no CUDA device here",
     "method=svd method.reading=scalar": "only asvd_iii has readings",
     "method.whitening=choleski": "unknown whitening 'choleski'. Did you mean cholesky",
+    "-m hydra/launcher=lokal": "unknown hydra/launcher 'lokal'. Did you mean local",
+    "hydra/launcher=local": "hydra/launcher=local runs grids: add -m",
+    "-m hydra/launcher=local hydra.launcher.n_jobs=0": "n_jobs=0: expected a positive number",
+    "-m hydra/launcher=local hydra.launcher.n_jobs=two": "n_jobs=two: expected a positive number",
+    "-m hydra/launcher=ray hydra.launcher.num_gpus=-1": "num_gpus=-1: expected a positive number",
+    "-m hydra/launcher=slurm hydra.launcher.check_s=0": "check_s=0: expected a positive number",
+    "-m hydra/launcher=local hydra.launcher.jobs=2": "unknown setting 'hydra.launcher.jobs'",
+    "-m hydra/launcher=local device=cuda:1": "gives each process a GPU of its own",
+    "-m hydra/launcher=local ratio=0.3,1.5": "ratio=1.5",
 }
 
 
@@ -236,6 +245,9 @@ def test_bad_input_is_one_clear_message(
     assert "Traceback" not in err
     assert out == ""
     assert not [r for r in cells_of(arguments) if r["status"] == "done" and r["method"] != "dense"]
+    if "hydra/launcher" in typed:  # is found before the first job
+        assert code == 2
+        assert cells_of(arguments) == []
 
 
 def test_a_bad_value_anywhere_in_a_grid_stops_it_before_the_first_job(

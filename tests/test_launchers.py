@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from helpers.command_line import Settings, cells_of, command, results_dir, run_main
 from helpers.configuration import composed
-from helpers.jobs import note_process
+from helpers.jobs import NotesItsProcess
 from hydra._internal.callbacks import Callbacks
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import open_dict
@@ -222,19 +222,23 @@ def task_of(*arguments: str, number: int = 0, function: TaskFunction = print) ->
     return task.Task(job, function, HydraContext(None, Callbacks()), os.getcwd())  # type: ignore[arg-type]
 
 
-def test_each_process_has_a_gpu_of_its_own_and_keeps_it(
+def test_each_process_has_a_gpu_of_its_own_and_keeps_it_and_what_its_jobs_share(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    tasks = [task_of(*settings(), number=number, function=note_process) for number in range(6)]
+    function, arguments = NotesItsProcess(), settings()
+    tasks = [task_of(*arguments, number=number, function=function) for number in range(6)]
     environments = local.environments(None, ["5", "7"], cores=2, tasks=len(tasks))
     returned = [done.return_value for _, done in local.run(tasks, environments)]
     assert returned == ["noted"] * 6
     rows = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
-    assert len(rows) == 6
-    processes = {process: (gpu, threads) for process, gpu, threads in rows}
-    assert sorted(processes.values()) == [("5", 1), ("7", 1)]
+    places = {process: (gpu, threads) for process, gpu, threads, _ in rows}
+    assert sorted(places.values()) == [("5", 1), ("7", 1)]
+    for process in places:
+        jobs = [number for by, _, _, number in rows if by == process]
+        assert jobs == list(range(1, len(jobs) + 1))
+    assert function.jobs == 0
 
 
 @pytest.mark.parametrize(
@@ -302,32 +306,6 @@ def test_bases_of_all_processes_take_no_more_than_those_of_one(settings: Setting
 )
 def test_the_end_of_a_process_is_put_in_words(exitcode: int, text: str) -> None:
     assert task.how_it_ended(exitcode) == f"its process was {text}".replace("was ended", "ended")
-
-
-BAD_INPUT = {
-    "-m hydra/launcher=lokal": "unknown hydra/launcher 'lokal'. Did you mean local",
-    "hydra/launcher=local": "hydra/launcher=local runs grids: add -m",
-    "-m hydra/launcher=local hydra.launcher.n_jobs=0": "n_jobs=0: expected a positive number",
-    "-m hydra/launcher=local hydra.launcher.n_jobs=two": "n_jobs=two: expected a positive number",
-    "-m hydra/launcher=ray hydra.launcher.num_gpus=-1": "num_gpus=-1: expected a positive number",
-    "-m hydra/launcher=slurm hydra.launcher.check_s=0": "check_s=0: expected a positive number",
-    "-m hydra/launcher=local hydra.launcher.jobs=2": "unknown setting 'hydra.launcher.jobs'",
-    "-m hydra/launcher=local device=cuda:1": "gives each process a GPU of its own",
-    "-m hydra/launcher=local ratio=0.3,1.5": "ratio=1.5",
-}
-
-
-@pytest.mark.parametrize(("typed", "message"), BAD_INPUT.items())
-def test_bad_input_is_one_clear_message(
-    settings: Settings, capsys: pytest.CaptureFixture[str], typed: str, message: str
-) -> None:
-    code, out, err = run_main(capsys, *settings(), *typed.split(" "))
-    assert code == 2
-    assert message in err
-    assert err.count("error: ") == 1
-    assert "Traceback" not in err
-    assert out == ""
-    assert cells_of(settings()) == []
 
 
 @pytest.mark.parametrize(("engine", "package"), [("slurm", "submitit"), ("ray", "ray")])

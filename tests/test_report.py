@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.configuration import compose
-from report_store import EIGHT, block_of, make_cell, make_papers_tables, ptb_of
+from helpers.report_store import EIGHT, block_of, make_cell, make_papers_tables, ptb_of
 
 from nsvd_exp.report.__main__ import main
 from nsvd_exp.report.model import tables

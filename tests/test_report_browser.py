@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_store import AWKWARD_TITLE, write_full_page
+from helpers.report_store import AWKWARD_TITLE, write_full_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

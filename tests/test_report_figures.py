@@ -11,9 +11,9 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from helpers.report_store import EIGHT, blocks_of, make_cell, make_papers_tables, scaled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_store import EIGHT, blocks_of, make_cell, make_papers_tables, scaled
 
 from nsvd_exp.config.files import method_files
 from nsvd_exp.experiment.record import spread

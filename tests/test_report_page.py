@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_store import block_of, make_cell, scaled, write_full_page
+from helpers.report_store import block_of, make_cell, scaled, write_full_page
 
 from nsvd_exp.report import make
 from nsvd_exp.report.model.report import gather

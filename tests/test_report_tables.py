@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_store import (
+from helpers.report_store import (
     EIGHT,
     block_of,
     blocks_of,

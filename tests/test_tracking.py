@@ -19,8 +19,8 @@ import yaml
 from helpers.command_line import REPOSITORY, Settings, cells_of, results_dir
 from helpers.configuration import compose
 from helpers.fake_wandb import FakeWandb
+from helpers.report_store import EIGHT, make_cell
 from helpers.wandb_files import Segment
-from report_store import EIGHT, make_cell
 
 from nsvd_exp.cli.main import main
 from nsvd_exp.errors import NsvdError

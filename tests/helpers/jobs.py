@@ -6,11 +6,17 @@ import json
 import os
 
 
-def note_process(_: object) -> str:
-    """Append the process, its GPU and its threads to the file $NOTES, as a line of JSON."""
-    import torch
+class NotesItsProcess:
+    """Appends to the file $NOTES, as JSON: its process, GPU and threads, and its number of jobs."""
 
-    noted = os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads()
-    with open(os.environ["NOTES"], "a") as file:
-        file.write(json.dumps(noted) + "\n")
-    return "noted"
+    def __init__(self) -> None:
+        self.jobs = 0
+
+    def __call__(self, _: object) -> str:
+        import torch
+
+        self.jobs += 1
+        gpu, threads = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads()
+        with open(os.environ["NOTES"], "a") as file:
+            file.write(json.dumps([os.getpid(), gpu, threads, self.jobs]) + "\n")
+        return "noted"
