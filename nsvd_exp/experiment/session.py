@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.data.text import text_of
 from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
@@ -36,6 +37,7 @@ from nsvd_exp.methods.svd import IDENTITY
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import gpus_of
+from nsvd_exp.models.hub import ModelSource
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.progress import Observer
@@ -44,6 +46,8 @@ from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.keys import digest
 
 T = TypeVar("T")
+
+LoadModel = Callable[[ModelSource, ModelConfig, str, str], nn.Module]
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +67,14 @@ class LoadedModel:
 
 
 class Session:
-    """What one process shares between its jobs; two sessions share nothing but `cache_dir`."""
+    """What one process shares between its jobs; two sessions share nothing but `cache_dir`.
 
-    def __init__(self) -> None:
+    Args:
+        load_model: loads a model that is to be in memory as a whole.
+    """
+
+    def __init__(self, load_model: LoadModel = load_model) -> None:
+        self._load_model = load_model
         self._loaded: LoadedModel | None = None
         # By model (with its tokenizer) and measurement: they outlive a model that is loaded again.
         self._tokens: dict[tuple[str, str], Tokens] = {}
@@ -88,7 +97,7 @@ class Session:
             config = plan.config.model
             streamed = _streamed(plan) if place == "streamed" else None
             model = (
-                load_model(plan.model, config, plan.dtype, plan.device)
+                self._load_model(plan.model, config, plan.dtype, plan.device)
                 if streamed is None
                 else streamed.model
             )
@@ -125,16 +134,17 @@ class Session:
         self._too_large.add(_model_on_device(plan))
         self.release_model()
         self._bases.clear()
+        _give_memory_back()  # also of a model that was half loaded
         return self.with_fallback(plan, work)
 
     def release_model(self) -> None:
         """Forget the loaded model and give its memory back."""
-        if self._loaded is not None and self._loaded.streamed is not None:
+        if self._loaded is None:
+            return
+        if self._loaded.streamed is not None:
             self._calibration = None  # it may stand in a folder that goes with the model
         self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_memory_back()
 
     def texts(self, plan: Resolved, measurements: Iterable[PlannedMeasurement]) -> dict[str, str]:
         """The text of each measurement, by its key, unless it is tokenised already."""
@@ -210,6 +220,13 @@ class Session:
             limit = None if limit_gb is None else int(limit_gb * 1e9)
             self._caches[key] = Cache(plan.cache_dir, keep, limit)
         return self._caches[key]
+
+
+def _give_memory_back() -> None:
+    """Collect what nobody holds any more, and return a GPU's memory to its driver."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def bases_of(plan: Resolved, method: Method) -> BasesOf:
