@@ -32,12 +32,12 @@ from nsvd_exp.progress import Progress, ProgressBars
 
 UNIFORM, FACTORS = Uniform(), Factors()
 
-Text = str | Sequence[str]
+Source = str | Sequence[str]
 """The name of a dataset (a file of `conf/dataset/`), or your own texts: a list of strings."""
 
 
 def samples(
-    text: Text,
+    source: Source,
     tokenizer: Any,
     count: int = 256,
     length: int = 2048,
@@ -49,7 +49,7 @@ def samples(
     """Calibration samples: token ids drawn at random from a text.
 
     Args:
-        text: a dataset's name, or a list of your own texts.
+        source: a dataset's name, or a list of your own texts.
         tokenizer: of Hugging Face.
         count: samples.
         length: tokens of each sample.
@@ -62,14 +62,14 @@ def samples(
     Raises:
         NsvdError: there is no such dataset, or too little text.
     """
-    whole, split_special_tokens, name = _text(text, split, data_dir)
+    whole, split_special_tokens, name = _text(source, split, data_dir)
     return calibration_samples(
         tokenizer, whole, count, length, seed, sampler, split_special_tokens, name
     )
 
 
 def windows(
-    text: Text,
+    source: Source,
     tokenizer: Any,
     length: int = 2048,
     max_windows: int | None = None,
@@ -79,24 +79,24 @@ def windows(
     """A text cut into windows of tokens, to evaluate on; the tail is dropped.
 
     Args:
-        text, split, data_dir: as in `samples`.
+        source, split, data_dir: as in `samples`.
         length: tokens of each window; no more than the model takes.
         max_windows: the first so many; None: all.
 
     Raises:
         NsvdError: there is no such dataset, or less text than one window.
     """
-    whole, split_special_tokens, name = _text(text, split, data_dir)
+    whole, split_special_tokens, name = _text(source, split, data_dir)
     return windows_of(tokenizer, whole, length, max_windows, split_special_tokens, name)
 
 
-def _text(text: Text, split: str, data_dir: str | Path | None) -> tuple[str, bool, str]:
+def _text(source: Source, split: str, data_dir: str | Path | None) -> tuple[str, bool, str]:
     """The whole text, whether special tokens in it are ordinary characters, and its name."""
-    if not isinstance(text, str):
-        return "\n\n".join(text), False, "the text"
-    dataset = dataset_named(text)
-    source = locate_dataset(dataset, split, None if data_dir is None else str(data_dir))
-    return text_of(dataset, split, source), dataset.split_special_tokens, f"dataset {text}"
+    if not isinstance(source, str):
+        return "\n\n".join(source), False, "the text"
+    dataset = dataset_named(source)
+    place = locate_dataset(dataset, split, None if data_dir is None else str(data_dir))
+    return text_of(dataset, split, place), dataset.split_special_tokens, f"dataset {source}"
 
 
 def calibrate(
