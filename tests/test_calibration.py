@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ from helpers.texts import token_ids
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline import calibrate as calibration
-from nsvd_exp.pipeline.calibrate import PANEL, GramAccumulator, InputWatcher
+from nsvd_exp.pipeline.inputs import PANEL
 
 # Which layers read one tensor, by architecture: what their forward code says.
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -27,7 +29,7 @@ SHARED_INPUTS = {
 
 
 def calibrate(*args: Any, **options: Any) -> Calibration:
-    return Calibration(*calibration.calibrate(*args, **options))
+    return Calibration(*calibration.calibrate(*args, **options), {})
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -97,117 +99,65 @@ def test_a_gram_matrix_made_in_panels_is_whole_and_symmetric(n: int) -> None:
 
 
 class OneBlock(nn.Module):
-    """A model with a single block, so that a test can say what its layers read."""
+    """A model of one block with two layers, whose forward pass `run(first, second, x)` is given."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, run: Callable[..., object]) -> None:
         super().__init__()
+        block = nn.ModuleDict({name: nn.Linear(4, 4).double() for name in ("first", "second")})
+        block.forward = lambda x: run(block["first"], block["second"], x)
         self.blocks = nn.ModuleList([block])
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> None:
         self.blocks[0](nn.functional.one_hot(input_ids % 4, 4).double())
 
 
-class Rewriting(nn.Module):
-    """Two layers that get the same tensor object, which is changed in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.first(x)
-        self.second(x.mul_(2))
+def of_one_block(run: Callable[..., object]) -> tuple[Statistics, Statistics]:
+    """The statistics of both layers of a `OneBlock`."""
+    model = OneBlock(run)
+    found = calibrate(model, find_linears(model, []), token_ids())
+    return found.of("blocks.0.first"), found.of("blocks.0.second")
 
 
 def test_a_tensor_changed_in_place_is_another_input() -> None:
-    model = OneBlock(Rewriting())
-    s = calibrate(model, find_linears(model, []), token_ids())
-    torch.testing.assert_close(s.of("blocks.0.second").gram, 4 * s.of("blocks.0.first").gram)
-
-
-class ShortLived(nn.Module):
-    """Inputs that die at once: the allocator gives the second the address of the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.first(x * 2)
-        self.second(x * 3)
+    first, second = of_one_block(lambda first, second, x: (first(x), second(x.mul_(2))))
+    torch.testing.assert_close(second.gram, 4 * first.gram)
 
 
 def test_an_address_used_again_is_another_input() -> None:
-    model = OneBlock(ShortLived())
-    s = calibrate(model, find_linears(model, []), token_ids())
-    torch.testing.assert_close(4 * s.of("blocks.0.second").gram, 9 * s.of("blocks.0.first").gram)
-
-
-class ByKeyword(nn.Module):
-    """A layer that gets its input as a keyword."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4).double()
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.layer(input=x)
+    """Inputs that die at once: the allocator gives the second the address of the first."""
+    first, second = of_one_block(lambda first, second, x: (first(x * 2), second(x * 3)))
+    torch.testing.assert_close(4 * second.gram, 9 * first.gram)
 
 
 def test_inputs_given_by_keyword_count_too() -> None:
-    model = OneBlock(ByKeyword())
-    s = calibrate(model, find_linears(model, []), token_ids())
-    assert s.of("blocks.0.layer").tokens == token_ids().numel()
-
-
-class PartlyShared(nn.Module):
-    """Two layers that share one of the two inputs of the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.first(x)
-        self.first(x * 3)
-        self.second(x)
+    first, second = of_one_block(lambda first, second, x: (first(input=x), second(x)))
+    assert first is second
+    assert first.tokens == token_ids().numel()
 
 
 def test_layers_that_share_some_inputs_and_not_others_are_refused() -> None:
-    model = OneBlock(PartlyShared())
     with pytest.raises(NsvdError, match=r"blocks\.0\.second shares some of its inputs"):
-        calibrate(model, find_linears(model, []), token_ids())
+        of_one_block(lambda first, second, x: (first(x), first(x * 3), second(x)))
+
+
+def test_a_layer_without_a_token_is_an_error() -> None:
+    with pytest.raises(NsvdError, match=r"blocks\.0\.second saw no calibration token"):
+        of_one_block(lambda first, second, x: first(x))
 
 
 def test_no_more_than_one_block_of_inputs_is_held() -> None:
     model = make_model("llama")
-    watcher = InputWatcher(find_linears(model, []), model.model.layers, GramAccumulator)
-    held = []
-    handle = model.model.layers[1].register_forward_pre_hook(
-        lambda *_: held.append(len(watcher._seen))
-    )
-    with watcher.watching(), torch.no_grad():
-        model(input_ids=token_ids())
-    handle.remove()
-    assert held == [0]
-    assert not watcher._seen
-
-
-class Unused(nn.Module):
-    """A layer that no token reaches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.used(x)
-
-
-def test_a_layer_without_a_token_is_an_error() -> None:
-    model = OneBlock(Unused())
-    with pytest.raises(NsvdError, match=r"blocks\.0\.unused saw no calibration token"):
-        calibrate(model, find_linears(model, []), token_ids())
+    first, second = model.model.layers
+    inputs: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    for layer in find_linears(model, []).values():
+        layer.register_forward_pre_hook(lambda _, args: inputs.append(weakref.ref(args[0])))
+    for block in (first.mlp.down_proj, second):
+        block.register_forward_pre_hook(
+            lambda *_: alive.append(len({id(x()) for x in inputs if x() is not None}))
+        )
+    calibrate(model, find_linears(model, []), token_ids(), batch=7)
+    assert alive == [4, 0]  # of q k v, of o, of gate and up, of down; and none of the last block
 
 
 def test_activations_that_are_not_finite_name_the_first_layer() -> None:

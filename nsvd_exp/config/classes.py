@@ -45,6 +45,11 @@ def build(base: type[T], block: Mapping[str, Any], setting: str) -> T:
     cls = _class(base, str(target), setting)
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    for name in set(known).intersection(PRESENTATION):
+        raise NsvdError(
+            f"{setting}: {target} has a field '{name}', but {setting}.{name} says how it is shown: "
+            "give the field another name"
+        )
     values = {}
     for name, value in block.items():
         if name == TARGET or name in PRESENTATION:
@@ -69,7 +74,8 @@ def _class(base: type[T], path: str, setting: str) -> type[T]:
     if found is None:
         raise NsvdError(f"{setting}={path}: expected a class by its dotted path, package.Class")
     is_one = isinstance(found, type) and issubclass(found, base) and found is not base
-    if not (is_one and found.__dataclass_params__.frozen):
+    # Its own decorator: a class without one has the fields of its parent, and not those it lists.
+    if not (is_one and "__dataclass_params__" in vars(found)):
         expected = f"a frozen dataclass that is a subclass of {base.__module__}.{base.__name__}"
         raise NsvdError(f"{setting}: {path} is not {expected}")
     return typing.cast(type[T], found)

@@ -52,6 +52,12 @@ class CholeskyASVD(Method):
     def metric_name(self) -> str:
         return GRAM
 
+    def basis(self, W: Tensor, statistics: Statistics) -> Eigenbasis:
+        from nsvd_exp.methods.linalg import eigenbasis
+
+        # The Gram matrix of p tokens has rank p at most.
+        return eigenbasis(W, statistics.gram, statistics.tokens)
+
 
 @dataclass(frozen=True)
 class EigenASVD(CholeskyASVD):

@@ -166,6 +166,13 @@ class Method:
     version: int = field(default=1, kw_only=True)
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 
+    def __init_subclass__(cls) -> None:
+        """A class with a metric of its own inherits nothing that is true of another metric only."""
+        super().__init_subclass__()
+        for name in ("metric_name", "basis", "whitening"):
+            if "metric" in vars(cls) and name not in vars(cls):
+                setattr(cls, name, getattr(Method, name))
+
     def metric(self, statistics: Statistics) -> Tensor | None:
         """M: (n, n) positive semidefinite, (n,) a diagonal, or None, the identity."""
         raise NotImplementedError
@@ -178,9 +185,7 @@ class Method:
         """The output directions of W (m, n), leading first; all in float64."""
         from nsvd_exp.methods.linalg import eigenbasis
 
-        M = self.metric(statistics)
-        # A Gram matrix of p tokens has rank p at most; a diagonal metric has no such bound.
-        return eigenbasis(W, M, statistics.tokens if M is not None and M.ndim == 2 else None)
+        return eigenbasis(W, self.metric(statistics))
 
     def whitening(self, statistics: Statistics) -> Whitening:
         """S and S⁻¹ with S Sᵀ = M, as `solver=paper` multiplies them: a Cholesky factor of M."""

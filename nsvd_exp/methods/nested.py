@@ -94,5 +94,5 @@ def split_rank(k: int, k1: float) -> tuple[int, int]:
     """
     if k1 == 1 or k == 1:
         return k, 0
-    first = min(max(math.floor(Fraction(repr(k1)) * k), 1), k - 1)
+    first = min(max(math.floor(Fraction(repr(float(k1))) * k), 1), k - 1)
     return first, k - first

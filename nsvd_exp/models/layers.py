@@ -67,8 +67,8 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
 
     Raises:
         NsvdError: a pattern matches nothing; the blocks hold a weight that cannot be replaced by
-            two factors (quantised, convolution-style, fused experts, shared with another module);
-            or no Linear is left.
+            two factors (quantised, convolution-style, fused experts, shared with another module,
+            low-rank already); or no Linear is left.
     """
     prefix, blocks = decoder_blocks(model)
     modules = {f"{prefix}.{name}": module for name, module in blocks.named_modules() if name}
@@ -112,6 +112,8 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
 
 def _refusal(module: nn.Module, owners: Counter[Tensor]) -> str | None:
     """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
+    if isinstance(module, LowRankLinear):
+        return "is low-rank already: put the dense layer back first"
     if isinstance(module, nn.Linear):
         if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():
             return "is quantised or computes something else than x Wᵀ + b"

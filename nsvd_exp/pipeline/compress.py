@@ -38,7 +38,7 @@ def ranks_of(
     """
     shapes = {name: (linear.out_features, linear.in_features) for name, linear in layers.items()}
     # The decimal number that was typed: 0.55 is 55/100, which no binary float is.
-    return allocation.ranks(shapes, 1 - Fraction(repr(ratio)), storage)
+    return allocation.ranks(shapes, 1 - Fraction(repr(float(ratio))), storage)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Compressor:
             `bases` holds.
         solver: `basis` or `paper`.
         bases: shared with other cells; None, or with `solver=paper`: every layer has its own.
+        at_once: how many layers are worked on at a time; None for as many as fit.
     """
 
     method: Method
@@ -62,6 +63,7 @@ class Compressor:
     dtype: torch.dtype
     solver: str = "basis"
     bases: BasisProvider | None = None
+    at_once: int | None = None
 
     def compress(
         self, layers: Mapping[str, nn.Linear], progress: Progress | None = None
@@ -77,9 +79,8 @@ class Compressor:
         self.method.require(self.calibration)
         compressed: dict[str, nn.Module] = {}
         table = []
-        for name, (low_rank, row) in zip(
-            layers, each_layer(self._replacement, layers), strict=True
-        ):
+        replacements = each_layer(self._replacement, layers, self.at_once)
+        for name, (low_rank, row) in zip(layers, replacements, strict=True):
             compressed[name] = low_rank
             table.append(row)
             if progress:
@@ -102,11 +103,10 @@ class Compressor:
 
     def _factorise(self, name: str, W: Tensor) -> Factors:
         """The factors of W (m, n), in the basis that `bases` has or that is made for them."""
-        known = None
-        if self.calibration is not None:
-            found = self.calibration.of(name)
-            # In float64 once it is needed: a cell whose bases are at hand may not need it.
-            known = functools.cache(lambda: found.to(W.device, torch.float64))
+        known, calibration = None, self.calibration
+        if calibration is not None:
+            # Read when it is first needed: a cell whose bases are at hand may not need it.
+            known = functools.cache(lambda: calibration.of(name).to(W.device, torch.float64))
         if self.bases is None or self.solver == "paper":
             statistics = None if known is None else known()
             return self.method.factorise(W, self.ranks[name], statistics, self.solver)

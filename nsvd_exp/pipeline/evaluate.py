@@ -29,6 +29,7 @@ def window_nll(
     windows: Tensor,
     batch: int | str = "auto",
     progress: Progress | None = None,
+    logits: int | None = None,
 ) -> list[float]:
     """The negative log-likelihood of each window: the sum over its length - 1 predicted tokens.
 
@@ -37,9 +38,10 @@ def window_nll(
     Args:
         model: a causal language model in eval mode, `model(input_ids=).logits`.
         windows: (windows, length) token ids.
+        logits: how many to hold at once, but no fewer than one position's; None for LOGITS.
 
     Returns:
-        nats, one number a window, summed in float64 over log-probabilities taken in float32.
+        nats, one number for each window, summed in float64 over log-probabilities taken in float32.
 
     Raises:
         NsvdError: a loss is NaN or Inf; the message names the window.
@@ -48,7 +50,7 @@ def window_nll(
 
     def score(batches: Iterator[Tensor]) -> list[float]:
         # Read once, at the end: a GPU is not waited for in between.
-        return torch.cat([_losses(model, ids) for ids in batches]).tolist()
+        return torch.cat([_losses(model, ids, logits) for ids in batches]).tolist()
 
     tokens = fitting_tokens(model, device) if batch == "auto" else None
     return finite(in_batches(score, windows, batch, device, progress, tokens))
@@ -139,13 +141,13 @@ def finite(nll: list[float]) -> list[float]:
     return nll
 
 
-def _losses(model: nn.Module, ids: Tensor) -> Tensor:
+def _losses(model: nn.Module, ids: Tensor, at_once: int | None) -> Tensor:
     """nats (rows,) of ids (rows, length).
 
     Where one chunk of logits does not hold all positions, the others come from the kept output of
     the last block, by the model's own forward; unless the logits need more than that.
     """
-    last, step = ids.shape[1] - 1, positions_at_once(model, ids)
+    last, step = ids.shape[1] - 1, positions_at_once(model, ids, at_once)
     if step < last and chooses_positions(model):
         chain = BlockChain(model)
         with chain.keeping() as kept:
@@ -169,10 +171,14 @@ def window_losses(
     return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
 
 
-def positions_at_once(model: nn.Module, ids: Tensor) -> int:
-    """How many positions of all rows of ids (rows, length) have their logits in one chunk."""
+def positions_at_once(model: nn.Module, ids: Tensor, logits: int | None = None) -> int:
+    """How many positions of all rows of ids (rows, length) have their logits in one chunk.
+
+    Args:
+        logits: of a chunk; None for LOGITS.
+    """
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    return max(1, LOGITS[ids.device.type] // (len(ids) * vocabulary))
+    return max(1, (logits or LOGITS[ids.device.type]) // (len(ids) * vocabulary))
 
 
 def summed_losses(ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from nsvd_exp.methods.base import Statistics
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
-from nsvd_exp.pipeline.calibrate import GramAccumulator
+from nsvd_exp.pipeline.inputs import GramAccumulator
 
 
 def random_weight(m: int, n: int, seed: int = 0) -> Tensor:
@@ -30,6 +32,34 @@ def random_inputs(n: int, tokens: int, seed: int = 1) -> Tensor:
 def statistics_of(X: Tensor) -> Statistics:
     """The statistics of X (n, p), by their definitions."""
     return Statistics(gram=X @ X.T, abs_mean=X.abs().mean(1), mean=X.mean(1), tokens=X.shape[1])
+
+
+INPUTS = {
+    "many tokens": lambda n: random_inputs(n, 300),
+    "fewer tokens than channels": lambda n: random_inputs(n, 9),
+    "dead channels": lambda n: random_inputs(n, 300) * (torch.arange(n) % 7 > 0)[:, None],
+}
+"""Inputs X (n, tokens) by what is special about them."""
+
+
+def linears(
+    shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype, device: str = "cpu"
+) -> dict[str, nn.Linear]:
+    """A Linear with a random weight for each name and shape (m, n)."""
+    layers = {}
+    for seed, (name, (m, n)) in enumerate(shapes.items()):
+        layers[name] = nn.Linear(n, m, bias=False)
+        layers[name].weight.data = random_weight(m, n, seed).to(device, dtype)
+    return layers
+
+
+def calibration_of(shapes: Mapping[str, tuple[int, int]], seed: int = 1) -> Calibration:
+    """A calibration of layers of these shapes, each with inputs of its own."""
+    inputs = {
+        name: statistics_of(random_inputs(n, 300, seed + place))
+        for place, (name, (_, n)) in enumerate(shapes.items())
+    }
+    return Calibration(inputs, dict(zip(inputs, inputs, strict=True)), {})
 
 
 def gram(x: Tensor) -> Tensor:
