@@ -27,6 +27,7 @@ from torch import Tensor
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import ASVD, NSVD, SVD, CholeskyASVD, EigenASVD, Method, ScaledEigenASVD
 from nsvd_exp.methods.base import Losses, Statistics
+from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import relative_loss, truncated_svd
 from nsvd_exp.methods.nested import split_rank
 from nsvd_exp.methods.reference import JITTER, cholesky
@@ -41,7 +42,7 @@ def approximate(
     method: Method, W: Tensor, k: int, statistics: Statistics | None, solver: str = "basis"
 ) -> Tensor:
     """The rank-k approximation of W, (m, n)."""
-    factors = method.factorise(W, k, statistics, solver)
+    factors = factorise(method, W, k, statistics, solver)
     assert factors.left.shape == (W.shape[0], k)
     assert factors.right.shape == (k, W.shape[1])
     assert factors.k1 + factors.k2 == k
@@ -84,8 +85,8 @@ def test_full_rank_reconstructs(method: Method, shape: Shape, solver: str) -> No
 @every_solver
 def test_k1_of_one_is_the_parent_method(method: NSVD, shape: Shape, solver: str) -> None:
     W, statistics = known(shape)
-    parent = method.first.factorise(W, 8, statistics, solver)
-    nested = with_k1(method, 1.0).factorise(W, 8, statistics, solver)
+    parent = factorise(method.first, W, 8, statistics, solver)
+    nested = factorise(with_k1(method, 1.0), W, 8, statistics, solver)
     assert (nested.k1, nested.k2) == (8, 0)
     assert torch.equal(nested.left, parent.left)
     assert torch.equal(nested.right, parent.right)
@@ -183,7 +184,7 @@ def test_one_stage_truncates_what_its_definition_weighs(
     W, X = random_weight(*shape), random_inputs(shape[1], 300)
     S = WHITENINGS[name](X)
     U, s, Vh = torch.linalg.svd(W @ S, full_matrices=False)
-    factors = SINGLE[name].factorise(W, 7, statistics_of(X), solver)
+    factors = factorise(SINGLE[name], W, 7, statistics_of(X), solver)
     expected = (U[:, :7] * s[:7]) @ Vh[:7] @ torch.linalg.inv(S)
     assert distance(factors.left @ factors.right, expected) < 1e-9
     discarded = float(s[7:].norm() / s.norm())
@@ -235,7 +236,7 @@ def test_losses_by_the_formula_are_the_losses_by_definition(
     for k, k1 in RANKS:
         with_this = with_k1(method, k1)
         for known_ones in (statistics, None)[: 1 if method.is_calibrated else 2]:
-            factors = with_this.factorise(W, k, known_ones, solver)
+            factors = factorise(with_this, W, k, known_ones, solver)
             approximation = factors.left @ factors.right
             by_definition = losses_by_definition(method, W, approximation, known_ones)
             assert_alike(factors.losses, by_definition)
@@ -256,7 +257,7 @@ def test_one_basis_has_the_activation_loss_of_each_calibration(method: Method) -
 @every_solver
 def test_the_second_stage_trades_activation_loss_for_weight_loss(solver: str) -> None:
     W, statistics = known((24, 24))
-    parent, nested = (NSVD(k1=k1).factorise(W, 10, statistics, solver).losses for k1 in (1, 0.5))
+    parent, nested = (factorise(NSVD(k1=k1), W, 10, statistics, solver).losses for k1 in (1, 0.5))
     assert nested.weight < parent.weight
     assert nested.activation > parent.activation
 
@@ -265,7 +266,7 @@ def test_the_second_stage_trades_activation_loss_for_weight_loss(solver: str) ->
 @every_solver
 def test_nid_takes_columns_of_the_residual(name: str, solver: str) -> None:
     W, statistics = known((20, 30))
-    factors = METHODS[name].factorise(W, 10, statistics, solver)
+    factors = factorise(METHODS[name], W, 10, statistics, solver)
     first = factors.k1
     residual = W - factors.left[:, :first] @ factors.right[:first]
     for column in factors.left[:, first:].T:
@@ -351,8 +352,8 @@ def test_what_calibration_saw_is_counted() -> None:
     W = random_weight(20, 30)
     for tokens, seen in ((6, 6), (300, 20)):
         statistics = statistics_of(random_inputs(30, tokens))
-        assert CholeskyASVD().factorise(W, 8, statistics).seen == seen
-        assert CholeskyASVD().factorise(W, 8, statistics, "paper").seen is None
+        assert factorise(CholeskyASVD(), W, 8, statistics).seen == seen
+        assert factorise(CholeskyASVD(), W, 8, statistics, "paper").seen is None
 
 
 def test_the_shift_of_a_singular_cholesky_is_recorded() -> None:
@@ -360,9 +361,9 @@ def test_the_shift_of_a_singular_cholesky_is_recorded() -> None:
     regular, singular = statistics_of(X), statistics_of(X * (torch.arange(30) != 3)[:, None])
     W = random_weight(20, 30)
     # -lambda_min of rounding size, plus SVD-LLM's 1e-6.
-    shift = CholeskyASVD().factorise(W, 8, singular, "paper").shift
+    shift = factorise(CholeskyASVD(), W, 8, singular, "paper").shift
     assert shift == pytest.approx(JITTER, rel=1e-2)
-    assert CholeskyASVD().factorise(W, 8, regular, "paper").shift == 0
+    assert factorise(CholeskyASVD(), W, 8, regular, "paper").shift == 0
 
 
 def test_a_matrix_that_no_shift_makes_positive_definite_is_refused() -> None:
@@ -376,10 +377,10 @@ def test_a_matrix_that_no_shift_makes_positive_definite_is_refused() -> None:
 def test_a_method_that_looks_at_activations_needs_them(method: Method, solver: str) -> None:
     W = random_weight(20, 30)
     if not method.is_calibrated:
-        assert method.factorise(W, 8, None, solver).losses.activation is None
+        assert factorise(method, W, 8, None, solver).losses.activation is None
         return
     with pytest.raises(NsvdError, match=f"{type(method).__name__}.* needs a calibration"):
-        method.factorise(W, 8, None, solver)
+        factorise(method, W, 8, None, solver)
 
 
 def test_the_reference_route_holds_to_machine_precision_on_good_input() -> None:

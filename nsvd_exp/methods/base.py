@@ -187,11 +187,9 @@ class Method:
 
         return eigenbasis(W, self.metric(statistics))
 
-    def whitening(self, statistics: Statistics) -> Whitening:
-        """S and S⁻¹ with S Sᵀ = M, as `solver=paper` multiplies them: a Cholesky factor of M."""
-        from nsvd_exp.methods.reference import cholesky
-
-        return cholesky(self.metric(statistics))
+    def whitening(self, statistics: Statistics) -> Whitening | None:
+        """S and S⁻¹ with S Sᵀ = M, as `solver=paper` multiplies them; None: a Cholesky factor."""
+        return None
 
     def first_stage(self) -> Method:
         """The method whose metric stage one minimises under: itself, unless it is nested."""
@@ -218,30 +216,3 @@ class Method:
         """
         if statistics is None and self.is_calibrated:
             raise NsvdError(f"{type(self).__name__} weighs by activations: it needs a calibration")
-
-    def factorise(
-        self, W: Tensor, k: int, statistics: Statistics | None = None, solver: str = "basis"
-    ) -> Factors:
-        """The rank-k factors of W, in float64.
-
-        Args:
-            W: (m, n), any floating dtype.
-            k: rank, 1 <= k <= min(m, n).
-            statistics: of the inputs of W; methods that are not calibrated need none.
-            solver: `basis`, the eigenvectors of W M Wᵀ; or `paper`, whitening, SVD and inverse.
-
-        Raises:
-            NsvdError: the method needs statistics and has none.
-        """
-        from nsvd_exp.methods.reference import factorise_as_the_paper
-        from nsvd_exp.methods.truncation import OutputBasis
-
-        # float64: W M Wᵀ squares the spectrum. In float32 the loss of a real layer came out 11%
-        # above the optimum (condition of its Gram matrix: 1.7e6).
-        self.require(statistics)
-        W = W.double()
-        known = None if statistics is None else statistics.to(W.device, W.dtype)
-        if solver == "paper":
-            return factorise_as_the_paper(self, W, k, known)
-        basis = OutputBasis.of(W, self, known)
-        return basis.truncate(self, k, None if known is None else lambda: known, W.device)

@@ -46,7 +46,9 @@ def factorise_as_the_paper(
         NsvdError: the metric has no Cholesky factor, not even after a shift.
     """
     first, second, (k1, k2) = method.first_stage(), method.second_stage(), method.ranks(k)
-    whitening = Whitening(None, None) if statistics is None else first.whitening(statistics)
+    whitening = Whitening(None, None)
+    if statistics is not None:
+        whitening = first.whitening(statistics) or cholesky(first.metric(statistics))
     left, right = truncated_svd(weighed(W, whitening.S), k1)
     right = weighed(right, whitening.inverse)
     if second is not None and k2:

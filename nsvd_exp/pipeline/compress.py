@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import Allocation, Method
 from nsvd_exp.methods.base import Calibration, Factors, Statistics
+from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import Eigenbasis
 from nsvd_exp.methods.truncation import OutputBasis, directions
 from nsvd_exp.models.batches import each_layer
@@ -109,7 +110,7 @@ class Compressor:
             known = functools.cache(lambda: calibration.of(name).to(W.device, torch.float64))
         if self.bases is None or self.solver == "paper":
             statistics = None if known is None else known()
-            return self.method.factorise(W, self.ranks[name], statistics, self.solver)
+            return factorise(self.method, W, self.ranks[name], statistics, self.solver)
         basis = self.bases.get(name, W, lambda: self._directions(W, known))
         return basis.truncate(self.method, self.ranks[name], known, W.device)
 
