@@ -6,7 +6,7 @@ For any invertible whitening S with M = S Sᵀ,
 
 so a method of the SVD type is a choice of k orthonormal output directions (the columns of U_k), and
 its two factors are U_k (m x k) and U_kᵀ W (k x n). W M Wᵀ squares the spectrum of W S, therefore
-everything here is meant for float64 (`nsvd_exp.methods.base` sees to it).
+everything here is meant for float64 (`nsvd_exp.methods.factorise` sees to it).
 
 References: NSVD (arXiv 2503.17101), Theorems 1 to 4, equations (5a), (5b); G. Golub and
 C. Van Loan, Matrix Computations, 4th ed., sections 2.4 (Eckart-Young) and 5.4 (pivoted QR).
