@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.methods.base import Method, Statistics
+from nsvd_exp.methods.base import Method, Statistics, Whitening
 from nsvd_exp.methods.svd import IDENTITY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nsvd_exp.methods.linalg import Eigenbasis
-    from nsvd_exp.methods.reference import Whitening
 
 GRAM = "gram"
 READINGS = ("scalar", "spectral")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nsvd_exp.methods.linalg import Eigenbasis
-    from nsvd_exp.methods.reference import Whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +80,19 @@ class Calibration:
     def nbytes(self) -> int:
         """Bytes of all Gram matrices, which are all but all of it."""
         return sum(statistics.gram.nbytes for statistics in self.inputs.values())
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """The paper's whitening matrix: S and its (pseudo-)inverse, each (n, n), (n,) or None for I.
+
+    Attributes:
+        shift: what had to be added to the diagonal to make S invertible; 0 almost always.
+    """
+
+    S: Tensor | None
+    inverse: Tensor | None
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,16 @@ the two together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Factors, Losses, Method, Statistics
+from nsvd_exp.methods.base import Factors, Losses, Method, Statistics, Whitening
 from nsvd_exp.methods.linalg import relative_loss, truncated_svd, weighed
 
 # SVD-LLM's shift of a Gram matrix that Cholesky refuses: by -lambda_min + 1e-6.
 JITTER = 1e-6
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """The paper's whitening matrix: S and its (pseudo-)inverse, each (n, n), (n,) or None for I.
-
-    Attributes:
-        shift: what had to be added to the diagonal to make S invertible; 0 almost always.
-    """
-
-    S: Tensor | None
-    inverse: Tensor | None
-    shift: float = 0.0
 
 
 def factorise_as_the_paper(
