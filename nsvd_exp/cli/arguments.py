@@ -20,7 +20,10 @@ PATH_SETTINGS = (
     *("data_dir", "results_dir", "cache_dir", "tracking.dir"),
     *("model.name", "calibration.tokenizer"),
 )
-SINGLE_CHOICES = ("model", "method", "calibration", "experiment", "dataset@calibration.dataset")
+SINGLE_CHOICES = (
+    *("model", "method", "allocation", "storage", "calibration", "experiment"),
+    "dataset@calibration.dataset",
+)
 
 
 LIST_SYNTAX = (
