@@ -15,7 +15,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 import pytest
-from helpers.cells import new_process
 from helpers.models import make_model
 from helpers.texts import make_tokenizer, words
 
@@ -25,12 +24,6 @@ def imports_are_no_garbage() -> None:
     """A full collection, as each released model is followed by, looks at no imported module."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def nothing_shared() -> None:
-    """No calibration and no bases are left over from another test."""
-    new_process()
 
 
 @pytest.fixture
