@@ -5,35 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.cells import run as run_in_this_process
+from helpers.cells import run as run_cell
 from helpers.shared import SHARED, needs_shared
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nsvd_exp.experiment.session import release_model
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.storage.results import Result
 
 pytestmark = needs_shared
 
 DATASETS = ("wikitext2", "c4", "snips", "alpaca_eval", "cmrc_cn", "alpaca_eval_jp")
-
-
 WINDOWS = 16
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a cell on a real model: `run("real9m", "method=svd")`. All tests share one store."""
-    results = tmp_path_factory.mktemp("results")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs a cell on a real model: `run("real9m", "method=svd")`. All tests share one session."""
+    results, session = tmp_path_factory.mktemp("results"), Session()
 
     def cell(model: str, *overrides: str) -> Result:
-        result = run_in_this_process(
+        result = run_cell(
             "model=hf",
             f"model.name={SHARED / 'models' / model}",
             f"data_dir={SHARED / 'data'}",
@@ -45,13 +43,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             "calibration.length=256",
             "calibration.samples=16",
             *overrides,
+            session=session,
         )
         assert result["status"] == "done", result["error"]
         return result
 
-    release_model()
-    yield cell
-    release_model()
+    return cell
 
 
 def digest_by_hand(ids: list[int]) -> str:
@@ -60,19 +57,20 @@ def digest_by_hand(ids: list[int]) -> str:
 
 
 def test_dense_perplexity_on_real_text_is_the_hand_computation(run: Run) -> None:
-    result = run("stories260k", "method=dense", f"dataset=[{','.join(DATASETS)}]")
+    rows = [f"dataset.{name}.rows=200" for name in DATASETS]
+    result = run("stories260k", "method=dense", f"dataset=[{','.join(DATASETS)}]", *rows)
     folder = SHARED / "models" / "stories260k"
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for name in DATASETS:
         lines = (SHARED / "data" / name / "test.jsonl").read_text(encoding="utf-8").splitlines()
-        text = "\n\n".join(json.loads(line)["text"] for line in lines[:2000])
+        text = "\n\n".join(json.loads(line)["text"] for line in lines[:200])
         ids = torch.tensor(tokenizer(text)["input_ids"][: WINDOWS * 256]).view(WINDOWS, 256)
         with torch.no_grad():
             losses = [float(model(input_ids=row[None], labels=row[None]).loss) for row in ids]
-        number = result["datasets"][name]
-        assert number["perplexity"] == pytest.approx(math.exp(sum(losses) / WINDOWS), rel=1e-4)
-        assert number["token_sha256"] == digest_by_hand(ids.flatten().tolist())
+        measured = result["datasets"][name]
+        assert measured["perplexity"] == pytest.approx(math.exp(sum(losses) / WINDOWS), rel=1e-4)
+        assert measured["token_sha256"] == digest_by_hand(ids.flatten().tolist())
 
 
 @pytest.mark.parametrize("model", ["stories260k", "real9m"])
@@ -126,7 +124,7 @@ def test_a_tokenizer_that_knows_unk_reads_it_as_characters_in_ptb(run: Run, tmp_
             "stories260k", "method=dense", "dataset=[ptb]", f"data_dir={data.parent}",
             "evaluation.length=64", f"dataset.ptb.split_special_tokens={split}",
         )  # fmt: skip
-        number = result["datasets"]["ptb"]
+        measured = result["datasets"]["ptb"]
         ids = tokenizer(text, split_special_tokens=split)["input_ids"]
         assert (tokenizer.unk_token_id in ids) == (not split)
-        assert number["token_sha256"] == digest_by_hand(ids[: number["windows"] * 64])
+        assert measured["token_sha256"] == digest_by_hand(ids[: measured["windows"] * 64])

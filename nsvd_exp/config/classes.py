@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf, ValidationError
@@ -23,8 +23,10 @@ from nsvd_exp.errors import NsvdError, unknown_name
 T = TypeVar("T")
 
 TARGET = "_target_"
-# What a block says of itself beside the class and its fields: for tables and figures.
+# What a block says of itself beside the class and its fields, for tables and figures; and what is
+# said there of its line in a figure.
 PRESENTATION = ("name", "title", "order", "plot")
+PLOT = ("color", "marker", "hollow")
 
 
 def build(base: type[T], block: Mapping[str, Any], setting: str) -> T:
@@ -50,19 +52,38 @@ def build(base: type[T], block: Mapping[str, Any], setting: str) -> T:
             f"{setting}: {target} has a field '{name}', but {setting}.{name} says how it is shown: "
             "give the field another name"
         )
-    values = {}
-    for name, value in block.items():
-        if name == TARGET or name in PRESENTATION:
-            continue
-        if name not in known:
-            raise unknown_name(f"setting of {setting} ({cls.__name__})", f"{setting}.{name}", [
-                f"{setting}.{field}" for field in known
-            ])  # fmt: skip
-        values[name] = _value(hints[name], value, f"{setting}.{name}")
+    refuse_unknown(block, known, setting, cls.__name__)
+    values = {
+        name: _value(hints[name], block[name], f"{setting}.{name}")
+        for name in known
+        if name in block
+    }
     try:
         return cls(**values)
     except (NsvdError, TypeError, ValueError) as error:
         raise NsvdError(f"{setting}: {error}") from None
+
+
+def refuse_unknown(
+    block: Mapping[str, Any], fields: Iterable[str], setting: str, title: str
+) -> None:
+    """Refuse what is neither one of the `fields` of a block nor presentation.
+
+    Args:
+        title: of what the block describes, for the message.
+
+    Raises:
+        NsvdError: a name in the block is unknown.
+    """
+    kind = f"setting of {setting} ({title})"
+    known = [f"{setting}.{name}" for name in (*fields, *PRESENTATION)]
+    for name in block:
+        if name != TARGET and f"{setting}.{name}" not in known:
+            raise unknown_name(kind, f"{setting}.{name}", known)
+    for name in block.get("plot") or {}:
+        if name not in PLOT:
+            known = [f"{setting}.plot.{name}" for name in PLOT]
+            raise unknown_name(kind, f"{setting}.plot.{name}", known)
 
 
 def _class(base: type[T], path: str, setting: str) -> type[T]:
@@ -74,8 +95,9 @@ def _class(base: type[T], path: str, setting: str) -> type[T]:
     if found is None:
         raise NsvdError(f"{setting}={path}: expected a class by its dotted path, package.Class")
     is_one = isinstance(found, type) and issubclass(found, base) and found is not base
-    # Its own decorator: a class without one has the fields of its parent, and not those it lists.
-    if not (is_one and "__dataclass_params__" in vars(found)):
+    # Of the class itself: a subclass that is no dataclass would keep its fields out of every key.
+    options = vars(found).get("__dataclass_params__") if is_one else None
+    if options is None or not options.frozen:
         expected = f"a frozen dataclass that is a subclass of {base.__module__}.{base.__name__}"
         raise NsvdError(f"{setting}: {path} is not {expected}")
     return typing.cast(type[T], found)
@@ -92,6 +114,9 @@ def _value(hint: Any, value: Any, setting: str) -> Any:
         result = OmegaConf.to_container(checked)
     except ValidationError as error:
         raise NsvdError(f"{setting}: {str(error).splitlines()[0]}") from None
-    value = typing.cast(dict[str, Any], result)["value"]
-    # The rounding of a computed value, as in range(0.1,0.4,0.1), makes no value of its own.
+    return as_typed(typing.cast(dict[str, Any], result)["value"])
+
+
+def as_typed(value: Any) -> Any:
+    """Undo the rounding of a computed number, as in range(0.1,0.4,0.1): it makes no other cell."""
     return float(f"{value:.12g}") if isinstance(value, float) else value

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ValidationError
 
-from nsvd_exp.config.classes import TARGET
+from nsvd_exp.config.classes import TARGET, as_typed
 from nsvd_exp.errors import NsvdError, unknown_name
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -287,8 +287,8 @@ class Config:
     report: bool = True
 
     def __post_init__(self) -> None:
-        # The rounding of a computed value, as in range(0.1,0.4,0.1), makes no cell of its own.
-        self.ratio, self.k1 = (float(f"{value:.12g}") for value in (self.ratio, self.k1))
+        self.ratio, self.k1 = as_typed(self.ratio), as_typed(self.k1)
+        self.method = {name: as_typed(value) for name, value in self.method.items()}
         _require(0 < self.ratio < 1, "ratio", self.ratio, "0 < ratio < 1, the fraction REMOVED")
         _require(0 < self.k1 <= 1, "k1", self.k1, "0 < k1 <= 1, a fraction of the rank")
         _require_one_of("measure", self.measure, MEASURES)
@@ -298,7 +298,9 @@ class Config:
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
         _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
         _require(bool(self.dataset), "dataset", "[]", "at least one dataset")
-        _require(bool(self.method.get("name")), "method.name", "", "the name of the method")
+        name = str(self.method.get("name") or "")
+        legible = re.fullmatch(r"[\w.+-]+", name) is not None  # folders are called by it
+        _require(legible, "method.name", name, "letters, digits, _ . + -")
         self.method.setdefault("title", self.method["name"])
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nsvd_exp.config.classes import build
+from nsvd_exp.config.classes import build, refuse_unknown
 from nsvd_exp.config.files import expand_path, model_named
 from nsvd_exp.config.schema import CalibrationConfig, Config, DatasetConfig, ModelConfig
 from nsvd_exp.data.sources import DatasetSource, locate_dataset
@@ -49,7 +49,11 @@ def choices_of(config: Config) -> Choices:
     Raises:
         NsvdError: a class or a field that is not there, or a value that it refuses.
     """
-    method = build(Method, config.method, "method") if config.compresses else None
+    method = None
+    if config.compresses:
+        method = build(Method, config.method, "method")
+    else:
+        refuse_unknown(config.method, (), "method", config.method["name"])
     return Choices(
         method,
         build(Allocation, config.allocation, "allocation"),

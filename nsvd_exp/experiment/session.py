@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.data.text import text_of
 from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
@@ -37,7 +36,6 @@ from nsvd_exp.methods.svd import IDENTITY
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import gpus_of
-from nsvd_exp.models.hub import ModelSource
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.progress import Observer
@@ -46,8 +44,6 @@ from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.keys import digest
 
 T = TypeVar("T")
-
-LoadModel = Callable[[ModelSource, ModelConfig, str, str], nn.Module]
 
 log = logging.getLogger(__name__)
 
@@ -60,22 +56,33 @@ class LoadedModel:
         streamed: what brings its weights, where they are not in memory; None where they are.
     """
 
-    key: str
     model: nn.Module
     tokenizer: Any
     streamed: StreamedModel | None = None
+
+
+def load_dense(plan: Resolved, is_streamed: bool) -> LoadedModel:
+    """The dense model of the plan, from its checkpoint."""
+    config = plan.config.model
+    streamed = _streamed(plan) if is_streamed else None
+    model = (
+        load_model(plan.model, config, plan.dtype, plan.device)
+        if streamed is None
+        else streamed.model
+    )
+    return LoadedModel(model, load_tokenizer(plan.model, config), streamed)
 
 
 class Session:
     """What one process shares between its jobs; two sessions share nothing but `cache_dir`.
 
     Args:
-        load_model: loads a model that is to be in memory as a whole.
+        load: makes the dense model of a plan, streamed or not.
     """
 
-    def __init__(self, load_model: LoadModel = load_model) -> None:
-        self._load_model = load_model
-        self._loaded: LoadedModel | None = None
+    def __init__(self, load: Callable[[Resolved, bool], LoadedModel] = load_dense) -> None:
+        self._load = load
+        self._loaded: tuple[str, LoadedModel] | None = None
         # By model (with its tokenizer) and measurement: they outlive a model that is loaded again.
         self._tokens: dict[tuple[str, str], Tokens] = {}
         # What stands in `cache_dir` is a map of the files, not a copy.
@@ -87,22 +94,16 @@ class Session:
 
     def load(self, plan: Resolved) -> LoadedModel:
         """The dense model of the plan, which stays loaded until another one is asked for."""
-        place = "streamed" if self.is_streamed(plan) else "resident"
-        key = f"{place} {_model_on_device(plan)}"
-        if self._loaded is None or self._loaded.key != key:
-            self.release_model()
+        is_streamed = self.is_streamed(plan)
+        key = f"{'streamed' if is_streamed else 'resident'} {_model_on_device(plan)}"
+        if self._loaded is None or self._loaded[0] != key:
+            if self._loaded is not None:
+                self.release_model()
             self._bases.drop_other_models(_model_key(plan))
             if plan.calibration is None or not self._has_calibration(plan.calibration):
                 self._calibration = None
-            config = plan.config.model
-            streamed = _streamed(plan) if place == "streamed" else None
-            model = (
-                self._load_model(plan.model, config, plan.dtype, plan.device)
-                if streamed is None
-                else streamed.model
-            )
-            self._loaded = LoadedModel(key, model, load_tokenizer(plan.model, config), streamed)
-        return self._loaded
+            self._loaded = key, self._load(plan, is_streamed)
+        return self._loaded[1]
 
     def is_streamed(self, plan: Resolved) -> bool:
         """Whether one block of the model is in memory at a time."""
@@ -141,7 +142,7 @@ class Session:
         """Forget the loaded model and give its memory back."""
         if self._loaded is None:
             return
-        if self._loaded.streamed is not None:
+        if self._loaded[1].streamed is not None:
             self._calibration = None  # it may stand in a folder that goes with the model
         self._loaded = None
         _give_memory_back()

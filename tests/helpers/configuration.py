@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import pickle
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.cli.arguments import normalise
-from nsvd_exp.config.files import conf_dir, register
+from nsvd_exp.config.files import conf_dir, method_files, register
 from nsvd_exp.config.schema import Config, typed_config
 
 EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", "alpaca_eval_jp"]
@@ -24,11 +24,6 @@ METHODS = {
 """Whether a method compresses, looks at activations, has a second stage."""
 
 
-def names_in(group: str) -> list[str]:
-    """What can be chosen in a group of conf/."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
 def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
     """What Hydra composes from overrides as Hydra takes them; no value is checked."""
     register()
@@ -36,27 +31,31 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
         return hydra.compose("config", list(overrides), return_hydra_config=with_hydra)
 
 
-_choices_composed = functools.cache(composed)
+@functools.cache
+def _composed_once(*choices: str) -> bytes:
+    return pickle.dumps(composed(*choices))  # a copy of it is made in no time
 
 
 def compose(*overrides: str) -> Config:
     """The typed, range-checked configuration of a command line.
 
-    Hydra composes its choices of files once for all tests; the values are then set one by one.
+    Hydra composes the choices of files once for all tests, but for the method's, which is put in
+    its place; the values are then set one by one.
     """
     given = [normalise(override) for override in overrides]
     choices = [override for override in given if _chooses_a_file(override)]
     values = [override for override in given if not _chooses_a_file(override)]
-    config = copy.deepcopy(_choices_composed(*choices))
+    values.sort(key=lambda override: not override.startswith("method="))
+    config = pickle.loads(_composed_once(*choices))
     for override in OverridesParser.create().parse_overrides(values):
-        OmegaConf.update(config, override.key_or_group, override.value())
+        name, value, is_new = override.key_or_group, override.value(), override.is_add()
+        if name == "method":
+            OmegaConf.update(config, name, method_files()[str(value)], merge=False)
+        else:
+            OmegaConf.update(config, name, value, force_add=is_new)
     return typed_config(config)
 
 
 def _chooses_a_file(override: str) -> bool:
-    name = override.partition("=")[0]
-    return "@" in name or not name[0].isalpha() or (conf_dir() / name).is_dir()
-
-
-configured = functools.cache(compose)
-"""`compose`, for configurations that many tests look at."""
+    name = override.lstrip("+").partition("=")[0]
+    return "@" in name or (name != "method" and (conf_dir() / name).is_dir())
