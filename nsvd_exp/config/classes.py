@@ -118,5 +118,5 @@ def _value(hint: Any, value: Any, setting: str) -> Any:
 
 
 def as_typed(value: Any) -> Any:
-    """Undo the rounding of a computed number, as in range(0.1,0.4,0.1): it makes no other cell."""
+    """A number as it was meant: the rounding of range(0.1,0.4,0.1) makes no cell of its own."""
     return float(f"{value:.12g}") if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Ray: one task a cell, placed by Ray on whatever its cluster has."""
+"""Ray: one task for each cell, placed by Ray on whatever its cluster has."""
 
 from __future__ import annotations
 
