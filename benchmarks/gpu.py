@@ -25,27 +25,17 @@ from typing import Any
 import torch
 from made import LLAMA_7B, Size, on_device
 from measure import RESULTS, TARGET_HEADINGS, Figure, Machine, Sheet, keep, seconds_of, show
+from table1 import FACTORS, METHODS, RATIOS, rank, ranks_for, shared_bases
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.bases import Bases, memory
-from nsvd_exp.experiment.order import METRICS, BasisGroup
-from nsvd_exp.methods.base import Calibration, Method, Statistics, whitening_named
-from nsvd_exp.methods.linalg import split_rank
+from nsvd_exp.experiment.bases import BasisMemory
+from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import LowRankLinear, decoder_blocks, find_linears, replaced
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.compress import Compressor
 from nsvd_exp.pipeline.evaluate import window_nll
 
-RATIOS, K1 = (0.1, 0.2, 0.3, 0.4, 0.5), 0.95
-METHODS = {
-    "svd": ("identity", None),
-    "asvd_0": ("abs_mean", None),
-    "asvd_i": ("cholesky", None),
-    "asvd_ii": ("eigen", None),
-    "nsvd_i": ("cholesky", "svd"),
-    "nsvd_ii": ("eigen", "svd"),
-}
 # Of the seconds left, what calibration and each evaluation may take; decomposition has the rest.
 CALIBRATION_TIME, EVALUATION_TIME = 0.4, 0.2
 
@@ -116,7 +106,7 @@ class Work:
         total = 0.0
         for m, n in self.shapes:
             r = min(m, n)
-            firsts = [split_rank(_rank(m, n, ratio), K1)[0] for ratio in RATIOS]
+            firsts = [METHODS["nsvd_i"].ranks(rank(m, n, ratio))[0] for ratio in RATIOS]
             total += 9.0 * (3 * r**3 + sum((r - k1) ** 3 for k1 in firsts))
         return total
 
@@ -126,16 +116,11 @@ class Work:
 
     def factors(self, ratio: float) -> int:
         """Numbers in their factors."""
-        return sum(_rank(m, n, ratio) * (m + n) for m, n in self.shapes)
+        return sum(rank(m, n, ratio) * (m + n) for m, n in self.shapes)
 
 
 def _cut(asked: int, rows: int) -> str:
     return "" if rows == asked else f" ({asked} rows would not have fitted)"
-
-
-def _rank(m: int, n: int, ratio: float) -> int:
-    with torch.device("meta"):
-        return ranks_for({"": nn.Linear(n, m)}, ratio)[""]
 
 
 @dataclass
@@ -172,7 +157,7 @@ class Bench:
         self.layers = find_linears(self.model, [])
         shapes = [(linear.out_features, linear.in_features) for linear in self.layers.values()]
         self.work = Work(setting, shapes)
-        self.statistics: dict[str, Statistics] = {}
+        self.calibrated: Calibration | None = None
 
     def ids(self, rows: int) -> Tensor:
         """Random tokens (rows, length)."""
@@ -206,8 +191,7 @@ class Bench:
         setting = self.setting
 
         def work(rows: Tensor) -> None:
-            found = Calibration(*calibrate(self.model, self.layers, rows))
-            self.statistics = {name: found.of(name) for name in self.layers}
+            self.calibrated = Calibration(*calibrate(self.model, self.layers, rows))
 
         samples = self.fitting(self.ids(setting.samples), CALIBRATION_TIME, work)
         self._reset_peak()
@@ -239,14 +223,13 @@ class Bench:
     def decomposition(self) -> Figure:
         """Of all weights for all of Table 1, 30 cells: seconds.
 
-        Block by block with `compress` and the bases that cells share, every method at every ratio,
-        until the time is up; the time of all blocks follows from those that were done, which have
-        the same shapes.
+        Block by block with the bases that cells share, every method at every ratio, until the time
+        is up; the time of all blocks follows from those that were done, which have the same shapes.
 
         Raises:
             NsvdError: not one block fitted, or there are no statistics.
         """
-        if not self.statistics:
+        if self.calibrated is None:
             raise NsvdError("there are no statistics without a calibration")
         name, blocks = decoder_blocks(self.model)
         seconds: list[float] = []
@@ -267,16 +250,14 @@ class Bench:
         return Figure(DECOMPOSITION, whole, 240, True, note, unit="s")
 
     def _table1(self, layers: dict[str, nn.Linear], may_stop: bool) -> None:
-        memory.clear()
-        known = {name: self.statistics[name] for name in layers}
-        cells = [(method, ratio) for method in METHODS for ratio in RATIOS]
-        for number, (name, ratio) in enumerate(cells):
+        memory, dtype = BasisMemory(), self.setting.dtype
+        cells = [(method, ratio) for method in METHODS.values() for ratio in RATIOS]
+        for number, (method, ratio) in enumerate(cells):
             if may_stop and self.left() < 0:
                 raise NsvdError(f"time was up after {number} of {len(cells)} cells of one block")
-            whitening, second = METHODS[name]
-            method, ranks = Method(whitening_named(whitening), second), ranks_for(layers, ratio)
-            bases = Bases(BasisGroup("model", "calibration", METRICS[whitening], {}))
-            compress(layers, ranks, method, K1, known, self.setting.dtype, bases=bases)
+            ranks, bases = ranks_for(layers, ratio), shared_bases(method, memory)
+            compressor = Compressor(method, ranks, self.calibrated, FACTORS, dtype, bases=bases)
+            compressor.compress(layers)
 
     def _random_factors(self, ratio: float) -> dict[str, nn.Module]:
         options: dict[str, Any] = {"dtype": self.setting.dtype, "device": self.setting.device}

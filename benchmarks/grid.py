@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import made
+import table1
 import targets
 import torch
 import transformers
@@ -47,7 +48,7 @@ from nsvd_exp.models.devices import resolve_device
 
 TABLE1 = ("experiment=table1", "model=tiny")
 CELL = ("model=tiny", "ratio=0.3", "k1=0.95", "report=false")
-METHODS = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
+METHODS = ("dense", *table1.METHODS)
 NOTHING_SHARED = "(c) Table 1, nothing shared"
 GROWTH, SAMPLES = (256, 512, 1024), 16
 
@@ -146,7 +147,7 @@ def _sizes(
         targets.decomposition_of_a_grid(
             Bench(made.save(folder / str(shallow), shallow), ("model=tiny", *settings)),
             repeat,
-            "ratio=0.3" if quick else targets.RATIOS,
+            "ratio=0.3" if quick else targets.ALL_RATIOS,
         ),
         *targets.one_cell_over_paper_figures(
             measured["cells"], measured["paper"], _calibration(bench, repeat)

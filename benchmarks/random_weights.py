@@ -5,6 +5,8 @@
 LLaMA-7B needs no 14 GB on a disk then. Not for results: nothing says which weights they were.
 """
 
+import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's threads wait
+
 import sys
 from typing import Any
 
@@ -12,8 +14,9 @@ import torch
 import transformers
 from made import on_device
 
-from nsvd_exp.cli import main as cli
-from nsvd_exp.experiment import session as stages
+from nsvd_exp.cli.jobs import Jobs
+from nsvd_exp.cli.main import main
+from nsvd_exp.experiment.session import Session
 
 
 def load_random(source: Any, config: Any, dtype: str, device: str, *_: Any, **__: Any) -> Any:
@@ -23,5 +26,4 @@ def load_random(source: Any, config: Any, dtype: str, device: str, *_: Any, **__
 
 
 if __name__ == "__main__":
-    stages.load_model = load_random
-    sys.exit(cli.main())
+    sys.exit(main(jobs=Jobs(session=Session(load_model=load_random))))

@@ -14,6 +14,7 @@ import torch
 import transformers
 from made import check
 from measure import ROOT, Cost, median_cost, run, seconds_of
+from table1 import ranks_for
 from torch import nn
 
 from nsvd_exp.cli.arguments import normalise
@@ -21,9 +22,8 @@ from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.config.schema import typed_config
 from nsvd_exp.data.text import text_of
 from nsvd_exp.data.tokens import windows
-from nsvd_exp.experiment.plan import Plan, plan_cell
+from nsvd_exp.experiment.plan import CellPlan, plan_cell
 from nsvd_exp.models.layers import LowRankLinear, find_linears, replaced
-from nsvd_exp.pipeline.compress import ranks_for
 from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.results import Result, read_all
 
@@ -94,12 +94,12 @@ class Bench:
         script = str(ROOT / "benchmarks" / "empty_jobs.py")
         return run(script, *self.arguments(*more), f"results_dir={folder}")
 
-    def plan(self, *more: str) -> Plan:
+    def plan(self, *more: str) -> CellPlan:
         """The cell of one job."""
         return planned(*self.arguments(*more)[1:])
 
 
-def planned(*arguments: str) -> Plan:
+def planned(*arguments: str) -> CellPlan:
     """The cell of a command line."""
     register()
     given = [normalise(argument) for argument in arguments]
@@ -142,22 +142,12 @@ class Passes:
         tokenizer = transformers.AutoTokenizer.from_pretrained(bench.model)
         cap = plan.config.evaluation.max_windows
         self._batch = plan.config.evaluation.batch
-        texts = {n.dataset.name: text_of(n.dataset, "test", n.source) for n in plan.numbers}
-        self._windows = {
-            n.dataset.name: windows(
-                tokenizer, texts[n.dataset.name], plan.length, cap, n.dataset.split_special_tokens
-            )
-            for n in plan.numbers
-        }
-        self.all_tokens = sum(
-            windows(
-                tokenizer,
-                texts[n.dataset.name],
-                plan.length,
-                split_special_tokens=n.dataset.split_special_tokens,
-            ).ids.numel()
-            for n in plan.numbers
-        )
+        self._windows, self.all_tokens = {}, 0
+        for asked in plan.measurements:
+            text = text_of(asked.dataset, "test", asked.source)
+            special = asked.dataset.split_special_tokens
+            self._windows[asked.dataset.name] = windows(tokenizer, text, plan.length, cap, special)
+            self.all_tokens += windows(tokenizer, text, plan.length, None, special).ids.numel()
         self.tokens = sum(found.ids.numel() for found in self._windows.values())
         self._results = results
         self._check_tokens()

@@ -89,8 +89,8 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     from nsvd_exp.models.hub import locate_model
     from nsvd_exp.models.layers import find_linears
     from nsvd_exp.models.loading import load_model, load_streamed
-    from nsvd_exp.models.streamed import StreamedModel, calibrate_streamed
-    from nsvd_exp.pipeline.calibrate import calibrate
+    from nsvd_exp.models.streamed import StreamedModel
+    from nsvd_exp.pipeline.calibrate import calibrate, calibrate_streamed
     from nsvd_exp.storage.tensors import StatisticsFolder
 
     source, config = locate_model(str(folder)), ModelConfig(name=str(folder), title="benchmark")

@@ -18,16 +18,17 @@ import transformers
 from made import Size
 from measure import Figure, seconds_of
 from runs import Bench, Run
+from table1 import FACTORS, METHODS, RATIOS, TWINS, ranks_for
 from torch import Tensor, nn
 
-from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.compress import Compressor
 
-NESTED = "method=svd,asvd_0,asvd_i,asvd_ii,nsvd_i,nsvd_ii"
-WITHOUT_TWINS = "method=svd,asvd_0,asvd_i,nsvd_i"
-RATIOS = "ratio=0.1,0.2,0.3,0.4,0.5"
+SIX = f"method={','.join(METHODS)}"
+WITHOUT_TWINS = f"method={','.join(name for name in METHODS if name not in TWINS)}"
+ALL_RATIOS = f"ratio={','.join(map(str, RATIOS))}"
 # What a call itself takes hides how a shorter work grows.
 SECONDS_TO_SEE_GROWTH = 0.01
 ONE_NUMBER = ("dataset=[wikitext2]", "evaluation.max_windows=1", "report=false")
@@ -110,7 +111,7 @@ class Decompositions:
     paper_fewer: float
 
 
-def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = RATIOS) -> Figure:
+def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = ALL_RATIOS) -> Figure:
     """Decomposing for 5 ratios x six methods, over `solver=paper` cell by cell: how much faster.
 
     The stored seconds of the stage `decompose`, summed over the 30 cells of a grid. `solver=paper`
@@ -123,10 +124,10 @@ def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = RATIOS) -> 
     """
     rounds = []
     for _ in range(repeat):
-        ours = bench.run(NESTED, ratios, *ONE_NUMBER).results
-        paper = bench.run(NESTED, ratios, *ONE_NUMBER, "solver=paper").results
+        ours = bench.run(SIX, ratios, *ONE_NUMBER).results
+        paper = bench.run(SIX, ratios, *ONE_NUMBER, "solver=paper").results
         fewer = bench.run(WITHOUT_TWINS, ratios, *ONE_NUMBER).results
-        paper_fewer = [r for r in paper if not r["method"].endswith("svd_ii")]
+        paper_fewer = [r for r in paper if r["method"] not in TWINS]
         rounds.append(Decompositions(*map(_decompose, (ours, paper, fewer, paper_fewer))))
     return decomposition_figure(rounds)
 
@@ -259,7 +260,7 @@ def streamed_bytes(quick: bool) -> Figure:
 def growth(sizes: Sequence[int], repeat: int) -> Figure:
     """The exponent p of seconds ~ n^p of a decomposition, n the hidden size.
 
-    `compress` of the seven weights of one layer (LLaMA's shapes) by nsvd_i at ratio 0.3, in this
+    `Compressor` on the seven weights of one layer (LLaMA's shapes) by nsvd_i at ratio 0.3, in this
     process; the median of the repetitions of each size.
     """
     return growth_figure({n: _one_layer(n, repeat) for n in sizes})
@@ -296,18 +297,17 @@ def _one_layer(n: int, repeat: int) -> float:
         model = transformers.AutoModelForCausalLM.from_config(Size(n, 1).config())
     shapes = {name: linear.weight.shape for name, linear in find_linears(model, []).items()}
     generator = torch.Generator().manual_seed(0)
-    layers, known = {}, {}
-    inputs = {width: _statistics(width, generator) for width in {s[1] for s in shapes.values()}}
-    for name, (rows, columns) in shapes.items():
-        layers[name] = nn.Linear(columns, rows, bias=False).requires_grad_(False)
-        known[name] = inputs[columns]
-    method, ranks = Method(whitening_named("cholesky"), "svd"), ranks_for(layers, 0.3)
-
-    def work() -> None:
-        compress(layers, ranks, method, 0.95, known, torch.float32)
-
-    work()
-    return statistics.median(seconds_of(work) for _ in range(repeat))
+    reads = {name: str(columns) for name, (_, columns) in shapes.items()}
+    inputs = {width: _statistics(int(width), generator) for width in set(reads.values())}
+    calibration = Calibration(inputs, reads)
+    layers = {
+        name: nn.Linear(columns, rows, bias=False).requires_grad_(False)
+        for name, (rows, columns) in shapes.items()
+    }
+    ranks = ranks_for(layers, 0.3)
+    compressor = Compressor(METHODS["nsvd_i"], ranks, calibration, FACTORS, torch.float32)
+    compressor.compress(layers)
+    return statistics.median(seconds_of(lambda: compressor.compress(layers)) for _ in range(repeat))
 
 
 def _statistics(width: int, generator: torch.Generator) -> Statistics:

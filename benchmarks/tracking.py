@@ -50,8 +50,8 @@ class Timed(Observer):
     def started(self) -> None:
         self._timed(self.other.started)
 
-    def measured(self, number: Mapping[str, Any]) -> None:
-        self._timed(self.other.measured, number)
+    def measured(self, measurement: Mapping[str, Any]) -> None:
+        self._timed(self.other.measured, measurement)
 
     def finished(self, result: Mapping[str, Any]) -> None:
         self._timed(self.other.finished, result)
@@ -66,17 +66,18 @@ def measure_here(cache: str) -> dict[str, Any]:
     from runs import planned
 
     from nsvd_exp.experiment.run import run_cell
+    from nsvd_exp.experiment.session import Session
     from nsvd_exp.tracking.cell import CellTracker
-    from nsvd_exp.tracking.session import Session
+    from nsvd_exp.tracking.session import WandbSession
 
-    session, cells = Session(), []
+    session, wandb_session, cells = Session(), WandbSession(), []
     with tempfile.TemporaryDirectory() as results:
         settings = [f"cache_dir={cache}", f"results_dir={results}", "tracking.mode=offline"]
         for ratio in CELLS.values():
             plan = planned("method=nsvd_i", f"ratio={ratio}", *settings)
             start = time.perf_counter()
-            with closing(Timed(CellTracker(plan, None, session))) as observer:
-                run_cell(plan, observer)
+            with closing(Timed(CellTracker(plan, None, wandb_session))) as observer:
+                run_cell(plan, session, observer)
             cells.append({"inside": observer.seconds, "cell": time.perf_counter() - start})
         wandb.teardown()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

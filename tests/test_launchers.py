@@ -10,13 +10,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from helpers.command_line import Settings, cells_of, command, results_dir, run_main
+from helpers.command_line import (
+    Capture,
+    Settings,
+    cells_of,
+    command,
+    results_dir,
+    run_main,
+    run_process,
+    wait_until,
+)
 from helpers.configuration import composed
 from helpers.jobs import NotesItsProcess
 from hydra._internal.callbacks import Callbacks
@@ -46,13 +54,16 @@ FOUR_CELLS = ["method=fragile,svd", "ratio=0.2,0.3"]
 FRAGILE = """
 import os
 import time
-from nsvd_exp.methods.base import Statistics, Whitening
+from dataclasses import dataclass
+
+from nsvd_exp.methods import Method
 
 PID = {pid!r}
 
 
-class Fragile(Whitening):
-    def metric(self, statistics: Statistics):
+@dataclass(frozen=True)
+class Fragile(Method):
+    def metric(self, statistics):
         if not os.path.exists(PID):
             with open(PID + ".new", "w") as file:
                 file.write(str(os.getpid()))
@@ -70,13 +81,11 @@ def fragile(
     pid = tmp_path / "pid"
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "fragile.py").write_text(FRAGILE.format(pid=str(pid)))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
-    (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "fragile.yaml").write_text(
-        "name: fragile\nwhitening: fragile.Fragile\n"
-    )
-    own = f"--config-dir={tmp_path / 'conf'}"
-    return ["-m", own, *settings(), "dataset=[ptb]"], pid
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"), prepend=os.pathsep)
+    method = tmp_path / "conf" / "method" / "fragile.yaml"
+    method.parent.mkdir(parents=True)
+    method.write_text("name: fragile\n_target_: fragile.Fragile\n")
+    return ["-m", f"--config-dir={tmp_path / 'conf'}", *settings(), "dataset=[ptb]"], pid
 
 
 @pytest.fixture(scope="session")
@@ -112,14 +121,6 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return str(request.param)
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: int) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.05)
-
-
 @contextmanager
 def started(arguments: list[str], pid: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command and the process of its fragile cell, which waits to be killed."""
@@ -130,7 +131,7 @@ def started(arguments: list[str], pid: Path) -> Iterator[tuple[subprocess.Popen[
     )
     signal.signal(signal.SIGINT, before)
     try:
-        wait_until(pid.exists, process, 120)
+        wait_until(pid.exists, 120, process)
         yield process, int(pid.read_text())
     finally:
         process.kill()
@@ -181,7 +182,7 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     assert set(states.values()) == {"done"}
     assert calibrations(arguments) == 1
 
-    again = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    again = run_process(*arguments)
     assert again.returncode == 0, again.stderr
     assert "1 done, 11 skipped" in again.stdout
     assert [r["status"] for r in cells_of(arguments)] == ["done"] * 12
@@ -202,13 +203,8 @@ def test_processes_end_with_the_command_and_leave_no_lock_behind(
         _, err = process.communicate(timeout=180)
     assert process.returncode == (130 if sent == signal.SIGINT else -sent)
     assert "Traceback" not in err
-    deadline = time.monotonic() + 60
-    while is_alive(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    again = subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, timeout=120
-    )
+    wait_until(lambda: not is_alive(worker), 60)
+    again = run_process(*arguments)
     assert again.returncode == 0, again.stderr
     assert [r["status"] for r in cells_of(arguments)] == ["done"] * 4
 
@@ -310,11 +306,7 @@ def test_the_end_of_a_process_is_put_in_words(exitcode: int, text: str) -> None:
 
 @pytest.mark.parametrize(("engine", "package"), [("slurm", "submitit"), ("ray", "ray")])
 def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs_it(
-    settings: Settings,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    engine: str,
-    package: str,
+    settings: Settings, capsys: Capture, monkeypatch: pytest.MonkeyPatch, engine: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     code, out, err = run_main(capsys, "-m", *ENGINES[engine], *settings(), "method=svd,dense")
@@ -326,7 +318,7 @@ def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:1"])
 def test_where_no_ray_answers_is_said_at_once(
-    settings: Settings, capsys: pytest.CaptureFixture[str], address: str
+    settings: Settings, capsys: Capture, address: str
 ) -> None:
     pytest.importorskip("ray", reason="pip install -e '.[ray]'")
     arguments = ["-m", "hydra/launcher=ray", f"hydra.launcher.address={address}", *settings()]
@@ -336,7 +328,7 @@ def test_where_no_ray_answers_is_said_at_once(
 
 
 def test_slurm_is_for_machines_that_can_submit(
-    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setenv("PATH", "")
@@ -347,9 +339,7 @@ def test_slurm_is_for_machines_that_can_submit(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("slurm_here")
-def test_what_slurm_refuses_is_said_with_the_settings(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_slurm_refuses_is_said_with_the_settings(settings: Settings, capsys: Capture) -> None:
     arguments = ["-m", "hydra/launcher=slurm", *settings(), "method=svd,dense"]
     code, out, err = run_main(capsys, *arguments)
     assert code == 2
@@ -373,10 +363,8 @@ def test_an_interrupted_command_cancels_its_jobs(fragile: tuple[list[str], Path]
         _, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     (array,) = re.findall(r"squeue --job (\d+)", err)
-    deadline = time.monotonic() + 180
-    while is_alive(worker) or set((slurm.states_of(array) or {}).values()) & slurm.NOT_ENDED:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not is_alive(worker), 180)
+    wait_until(lambda: not {*(slurm.states_of(array) or {}).values()} & slurm.NOT_ENDED, 180)
 
 
 @pytest.mark.parametrize(

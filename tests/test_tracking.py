@@ -16,24 +16,26 @@ import pandas
 import pytest
 import wandb
 import yaml
-from helpers.command_line import REPOSITORY, Settings, cells_of, results_dir
+from helpers.command_line import REPOSITORY, Capture, Settings, cells_of, results_dir
 from helpers.configuration import compose
 from helpers.fake_wandb import FakeWandb
 from helpers.report_store import EIGHT, make_cell
 from helpers.wandb_files import Segment
+from PIL import Image
 
 from nsvd_exp.cli.main import main
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.improvement import average_improvement
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.progress import Observer, Observers, Progress
 from nsvd_exp.report.__main__ import main as report_main
 from nsvd_exp.storage.results import Result
 from nsvd_exp.tracking.cell import CellTracker
 from nsvd_exp.tracking.dashboard import dashboard
 from nsvd_exp.tracking.report import log_report, save_dashboard
-from nsvd_exp.tracking.session import Session
+from nsvd_exp.tracking.session import WandbSession
 
 KEY = "0123456789" * 4
 
@@ -122,18 +124,15 @@ def test_a_cell_that_is_there_has_no_run_and_a_wider_one_goes_on_with_its_own(
     settings: Settings,
 ) -> None:
     arguments = [*settings(), "method=svd"]
-    assert track(*arguments, "dataset=[ptb]") == 0
-    assert len(folders(arguments)) == 1
-    assert track(*arguments, "dataset=[ptb]") == 0
-    assert len(folders(arguments)) == 1
+    for _ in range(2):
+        assert track(*arguments, "dataset=[ptb]") == 0
+        assert len(folders(arguments)) == 1
     assert track(*arguments, "dataset=[ptb,c4]") == 0
     first, second = map(Segment, folders(arguments))
     assert first.run.run_id == second.run.run_id
     assert not second.history("progress/ptb")
-    assert {k for k in second.summary if k.startswith("perplexity/")} == {
-        "perplexity/ptb",
-        "perplexity/c4",
-    }
+    perplexities = {name for name in second.summary if name.startswith("perplexity/")}
+    assert perplexities == {"perplexity/ptb", "perplexity/c4"}
 
 
 class Disturbs(Observer):
@@ -149,13 +148,12 @@ class Disturbs(Observer):
 
 
 def tracked(
-    session: Session, *arguments: str, mode: str = "offline", beside: Observer | None = None
+    session: WandbSession, *arguments: str, mode: str = "offline", beside: Observer | None = None
 ) -> Result:
     """The result of a cell that this session follows, and another observer beside it."""
     plan = plan_cell(compose(*arguments, f"tracking.mode={mode}"))
-    observers = Observers(CellTracker(plan, None, session), beside or Observer())
-    with closing(observers):
-        return run_cell(plan, observers)
+    with closing(Observers(CellTracker(plan, None, session), beside or Observer())) as observers:
+        return run_cell(plan, Session(), observers)
 
 
 @pytest.mark.parametrize("problem", [RuntimeError("no more"), KeyboardInterrupt()])
@@ -165,12 +163,12 @@ def test_a_cell_that_broke_off_goes_on_with_its_run(
     def breaks_off() -> None:
         raise problem
 
-    arguments = [*settings(), "method=svd"]
+    cell = [*settings(), "method=svd"]
     with suppress(KeyboardInterrupt):
-        assert tracked(Session(), *arguments, beside=Disturbs(breaks_off))["status"] == "failed"
-    assert stored(arguments, "svd")["datasets"].keys() == {"wikitext2"}
-    assert tracked(Session(), *arguments)["status"] == "done"
-    first, second = map(Segment, folders(arguments))
+        assert tracked(WandbSession(), *cell, beside=Disturbs(breaks_off))["status"] == "failed"
+    assert stored(cell, "svd")["datasets"].keys() == {"wikitext2"}
+    assert tracked(WandbSession(), *cell)["status"] == "done"
+    first, second = map(Segment, folders(cell))
     assert first.run.run_id == second.run.run_id
     assert (first.exit_code, second.exit_code) == (1, 0)
     assert first.history("perplexity/wikitext2")[0] == first.summary["perplexity/wikitext2"]
@@ -257,7 +255,7 @@ def test_an_agents_run_takes_the_cell_that_it_asked_for_done_or_not(
 
 
 def test_an_agents_run_holds_one_cell_of_a_grid(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "the_one")
@@ -317,10 +315,7 @@ def test_a_sync_puts_the_segments_of_an_offline_run_together(
 
 
 def test_a_server_that_fails_is_asked_once_and_costs_no_cell(
-    server: FakeWandb,
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    server: FakeWandb, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     server.broken = True
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
@@ -338,7 +333,7 @@ def test_a_server_that_goes_away_leaves_the_run_on_disk(
 ) -> None:
     breaks = Disturbs(lambda: setattr(server, "broken", True))
     arguments = [*settings(), "dataset=[ptb]"]
-    session = Session(seconds_to_upload=1)
+    session = WandbSession(seconds_to_upload=1)
     for method in ("svd", "asvd_0"):
         cell = [*arguments, f"method={method}"]
         assert tracked(session, *cell, mode="online", beside=breaks)["status"] == "done"
@@ -349,7 +344,7 @@ def test_a_server_that_goes_away_leaves_the_run_on_disk(
 
 
 def test_a_run_that_refuses_costs_no_cell_and_is_left_alone(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
@@ -363,7 +358,7 @@ def test_a_run_that_refuses_costs_no_cell_and_is_left_alone(
 
 
 def test_where_no_run_can_be_kept_there_is_none(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "file").write_text("")
     arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
@@ -376,9 +371,9 @@ def test_where_no_run_can_be_kept_there_is_none(
 def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
     code = (
         "import sys, logging; from pathlib import Path\n"
-        "from nsvd_exp.tracking.session import Session\n"
+        "from nsvd_exp.tracking.session import WandbSession\n"
         "logging.basicConfig(level='INFO'); assert sys.stdin.isatty() and sys.stderr.isatty()\n"
-        f"run = Session().open('online', Path({str(tmp_path)!r}), project='p')\n"
+        f"run = WandbSession().open('online', Path({str(tmp_path)!r}), project='p')\n"
         "print('offline:', run.offline); run.finish()"
     )
     terminal, end = pty.openpty()
@@ -400,9 +395,9 @@ def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
 def test_tracking_is_in_no_key_and_in_no_result(settings: Settings) -> None:
     plain = plan_cell(compose(*settings()))
     tracked = plan_cell(compose(*settings(), "tracking.mode=offline", "tracking.group=mine"))
-    assert plain.cell.key == tracked.cell.key
+    assert plain.file.key == tracked.file.key
     assert plain.config.tracking.mode == "disabled"
-    assert "tracking" not in run_cell(tracked)["config"]
+    assert "tracking" not in run_cell(tracked, Session())["config"]
 
 
 @pytest.mark.parametrize("override", ["mode=onlin", "project=a/b", "project=''", "group='a:b'"])
@@ -418,10 +413,9 @@ def test_a_report_is_one_run_with_tables_images_and_the_page(tmp_path: Path) -> 
     columns = pandas.MultiIndex.from_tuples([("PTB", "ppl"), ("PTB", "impr.")])
     frame = pandas.DataFrame([[10.5, "–"], [None, "1.0%"]], index=rows, columns=columns)
     figure, page = tmp_path / "figure1.png", tmp_path / "index.html"
-    save_image(figure)
+    Image.new("RGB", (8, 8)).save(figure)
     page.write_text("<h1>Tables</h1>")
-    run = log_report({"table1": frame}, [figure], page, "offline", "nsvd_exp", None, tmp_path)
-    assert run is not None
+    assert log_report({"table1": frame}, [figure], page, "offline", "nsvd_exp", None, tmp_path)
     wandb.teardown()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     read = Segment(folder)
@@ -437,9 +431,7 @@ def test_a_report_is_one_run_with_tables_images_and_the_page(tmp_path: Path) -> 
     assert {c.path for c in report.manifest.contents} == {"index.html", "figure1.png"}
 
 
-def test_the_report_that_is_made_is_logged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_that_is_made_is_logged(tmp_path: Path, capsys: Capture) -> None:
     results = tmp_path / "results"
     for ratio in (0.3, 0.5):
         make_cell(results, method="asvd_i", ratio=ratio)
@@ -461,12 +453,6 @@ def test_the_report_that_is_made_is_logged(
     assert "--wandb logs the page too" in capsys.readouterr().err
 
 
-def save_image(path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (8, 8)).save(path)
-
-
 def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None:
     pytest.importorskip("wandb_workspaces")
     view = dashboard("nsvd_exp", "me", ["table1"], ["figure1"])
@@ -474,18 +460,13 @@ def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None
     assert (model["entity"], model["project"]) == ("me", "nsvd_exp")
     held = model["spec"]["section"]["panelBankConfig"]["sections"]
     sections = {section["name"]: section["panels"] for section in held}
-    assert list(sections) == [
-        "Perplexity against ratio",
-        "k1 sensitivity",
-        "Layers",
-        "Tables",
-        "Figures",
-    ]
-    for section, x in (("Perplexity against ratio", "ratio"), ("k1 sensitivity", "k1")):
+    perplexity, k1, *others = sections
+    assert (perplexity, k1) == ("Perplexity against ratio", "k1 sensitivity")
+    assert others == ["Layers", "Tables", "Figures"]
+    curves = {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"}
+    for section, x in ((perplexity, "ratio"), (k1, "k1")):
         plots = {p["config"]["metrics"][0]: p["config"] for p in sections[section]}
-        assert {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"} <= set(
-            plots
-        )
+        assert curves <= plots.keys()
         for plot in plots.values():
             assert (plot["xAxis"], plot["groupBy"]) == (x, "method.value")
     assert "tables/table1" in json.dumps(sections["Tables"])

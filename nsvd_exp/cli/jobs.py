@@ -43,20 +43,23 @@ class Jobs:
 
     It holds what the jobs of a process share. One that goes to another process starts anew there.
 
+    Args:
+        session: what cells share; None: a new one, made with the first cell that is to be done.
+
     Attributes:
         wandb: what this process has learnt of Weights & Biases.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, session: Session | None = None) -> None:
         self.wandb = WandbSession()
-        self._session: Session | None = None
+        self._session = session
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_session": None}
 
     @property
     def session(self) -> Session:
-        """What cells share; made with the first cell that is to be done, which imports torch."""
+        """What cells share. Making it imports torch."""
         if self._session is None:
             from nsvd_exp.experiment.session import Session
 

@@ -7,7 +7,6 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from nsvd_exp import __version__
 from nsvd_exp.cli import terminal
 from nsvd_exp.cli.arguments import explain, normalise
 from nsvd_exp.cli.jobs import Jobs
@@ -27,22 +27,27 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.resolve import choices_of
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0 if every cell is done."""
+def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> int:
+    """Run the command line; the exit status is 0 if every cell is done.
+
+    Args:
+        arguments: what was typed; None: `sys.argv`.
+        jobs: what does the jobs, with what it knows already; None: a new one.
+    """
     register()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--version" in given:
-        print(f"nsvd_exp {metadata.version('nsvd_exp')}")
-        return 0
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR")
     # Hydra then hands its exceptions over, in place of printing them its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        if "--version" in given:
+            print(f"nsvd_exp {__version__}", flush=True)
+            return 0
         # Options first: argparse takes them in front of the overrides or behind, not in between.
         given = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
         sys.argv = ["nsvd_exp", *map(normalise, given)]
         entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-        entry(Jobs())()
+        entry(jobs or Jobs())()
         sys.stdout.flush()
         return 0
     except (NsvdError, HydraException, OmegaConfBaseException) as error:
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.show_error(NsvdError(explain(error)))
         return 2
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.discard_stdout()
         return 0
     except KeyboardInterrupt:
         terminal.stderr().print("interrupted; what was measured is kept, the same command goes on")

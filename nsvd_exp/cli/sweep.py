@@ -71,7 +71,8 @@ class GridSweeper(Sweeper):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns: dict[int, JobReturn] = {}
         for batch in self._batches(order):
-            launched = self._launch([jobs[i] for i in batch], [composed[i] for i in batch])
+            overrides, configs = [jobs[i] for i in batch], [composed[i] for i in batch]
+            launched = self._launch(overrides, configs, first=len(returns))
             returns |= dict(zip(batch, launched, strict=True))
         in_typed_order = [returns[index] for index in range(len(jobs))]
         code = conclude([returned.return_value for returned in in_typed_order])
@@ -101,9 +102,11 @@ class GridSweeper(Sweeper):
         for start in range(0, len(order), size):
             yield list(order[start : start + size])
 
-    def _launch(self, jobs: Sequence[Job], composed: Sequence[DictConfig]) -> Sequence[JobReturn]:
+    def _launch(
+        self, jobs: Sequence[Job], composed: Sequence[DictConfig], first: int
+    ) -> Sequence[JobReturn]:
         from nsvd_exp.cli.launchers.base import GridLauncher
 
         if isinstance(self.launcher, GridLauncher):
-            return self.launcher.launch_composed(composed)
-        return self.launcher.launch([list(job) for job in jobs], initial_job_idx=0)
+            return self.launcher.launch_composed(composed, first)
+        return self.launcher.launch([list(job) for job in jobs], initial_job_idx=first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 
 from rich import box
@@ -36,11 +38,23 @@ SHOWN_BY_COLUMNS = (
 STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
 
 
+class _Stdout(Console):
+    """stdout, whose reader may have seen enough, as that of `| head` has."""
+
+    def on_broken_pipe(self) -> None:
+        discard_stdout()
+
+
+def discard_stdout() -> None:
+    """Let what is still to be printed go nowhere: its reader is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def show(table: Table) -> None:
     """Print a table to stdout at the width it needs: a number cut short would be another number."""
     unlimited = Console(width=WIDTH_WITHOUT_LIMIT)
     needed = Measurement.get(unlimited, unlimited.options, table).maximum
-    Console(width=max(Console().width, needed), highlight=False).print(table)
+    _Stdout(width=max(Console().width, needed), highlight=False).print(table)
 
 
 def stderr() -> Console:

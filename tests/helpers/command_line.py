@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +18,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 Settings = Callable[..., list[str]]
 """The fixture `settings`: the arguments of a small run."""
 
+Capture = pytest.CaptureFixture[str]
 
-def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+
+def run_done(capsys: Capture, *arguments: str) -> str:
+    """What the command line prints when all is done, in this process."""
+    code, out, err = run_main(capsys, *arguments)
+    assert code == 0, err
+    return out
+
+
+def run_main(capsys: Capture, *arguments: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the command line, in this process."""
     capsys.readouterr()
     try:
@@ -31,6 +42,24 @@ def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 def command(*arguments: str) -> list[str]:
     """The command line as a command of a new process."""
     return [sys.executable, "-m", "nsvd_exp", *arguments]
+
+
+def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, to its end."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, check=False, timeout=180
+    )
+
+
+def wait_until(
+    happened: Callable[[], bool], seconds: int, process: subprocess.Popen[str] | None = None
+) -> None:
+    """Wait, at most so long, for what happens before this process ends."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.05)
 
 
 def results_dir(arguments: list[str]) -> Path:
