@@ -26,6 +26,7 @@ from table1 import METHODS, RATIOS, TWINS, rank, shared_bases
 from nsvd_exp.experiment.bases import BasisMemory
 from nsvd_exp.methods import NID, Method
 from nsvd_exp.methods.base import Factors, Statistics
+from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import interpolative, leading_eigenvectors, relative_loss
 from nsvd_exp.methods.truncation import OutputBasis, directions
 
@@ -66,7 +67,7 @@ def compare_solvers(sizes: list[int], repeat: int) -> Table:
             row = [f"{m} x {n}"]
             for method in SINGLE.values():
                 ours, theirs = (
-                    median_seconds(lambda: method.factorise(W, k, known, solver), repeat)  # noqa: B023
+                    median_seconds(lambda: factorise(method, W, k, known, solver), repeat)  # noqa: B023
                     for solver in ("basis", "paper")
                 )
                 row.append(f"{ours:.3f} s, {theirs / ours:.1f}x")
@@ -112,7 +113,7 @@ def by_paper(W: torch.Tensor, known: Statistics, methods: Iterable[Method]) -> N
     """Every cell from nothing: factor, SVD, inverse, and the losses by their definitions."""
     for method in methods:
         for ratio in RATIOS:
-            method.factorise(W, rank(*W.shape, ratio), known, "paper")
+            factorise(method, W, rank(*W.shape, ratio), known, "paper")
 
 
 def compare_second_stage(sizes: list[int], repeat: int) -> Table:
@@ -224,7 +225,7 @@ def compare_storage(sizes: list[int]) -> Table:
             row = [f"{n}", name]
             for decades in (1, 2, 3, 4):
                 W, known = problem(n, n, decades)
-                exact = method.factorise(W, k, known)
+                exact = factorise(method, W, k, known)
                 held = from_held(method, W, k, known, BasisMemory())
                 left, right = held.left.double(), held.right.double()
                 losses = [
@@ -246,7 +247,7 @@ def compare_precision(sizes: list[int]) -> Table:
         for decades in (1, 2, 3, 4):
             W, known = problem(n, n, decades)
             k = rank(n, n, 0.3)
-            factors = METHODS["asvd_i"].factorise(W, k, known)
+            factors = factorise(METHODS["asvd_i"], W, k, known)
             optimum = relative_loss(W, factors.left @ factors.right, known.gram)
             C = W.float() @ known.gram.float() @ W.float().T
             U = torch.linalg.eigh(C).eigenvectors.flip(1)[:, :k].double()
