@@ -60,7 +60,7 @@ SECOND_SETTINGS = {
 
 
 def seconds(work: str, setting: dict[str, str], repeat: int) -> str:
-    """Median and maximum over fresh processes."""
+    """Median and maximum seconds over fresh processes."""
     runs = []
     for _ in range(repeat):
         done = subprocess.run(

@@ -16,7 +16,7 @@ import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,27 +25,17 @@ from typing import Any
 import torch
 from made import LLAMA_7B, Size, on_device
 from measure import RESULTS, TARGET_HEADINGS, Figure, Machine, Sheet, keep, seconds_of, show
+from table1 import FACTORS, METHODS, RATIOS, rank, ranks_for, shared_bases
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.bases import Bases, memory
-from nsvd_exp.experiment.order import METRICS, BasisGroup
-from nsvd_exp.methods.base import Method, Statistics, whitening_named
-from nsvd_exp.methods.linalg import split_rank
+from nsvd_exp.experiment.bases import BasisMemory
+from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import LowRankLinear, decoder_blocks, find_linears, replaced
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.compress import Compressor
 from nsvd_exp.pipeline.evaluate import window_nll
 
-RATIOS, K1 = (0.1, 0.2, 0.3, 0.4, 0.5), 0.95
-METHODS = {
-    "svd": ("identity", None),
-    "asvd_0": ("abs_mean", None),
-    "asvd_i": ("cholesky", None),
-    "asvd_ii": ("eigen", None),
-    "nsvd_i": ("cholesky", "svd"),
-    "nsvd_ii": ("eigen", "svd"),
-}
 # Of the seconds left, what calibration and each evaluation may take; decomposition has the rest.
 CALIBRATION_TIME, EVALUATION_TIME = 0.4, 0.2
 
@@ -91,9 +81,9 @@ class Work:
         return tokens * (2 * weights + attention)
 
     def calibration(self, rows: int) -> float:
-        """The blocks, and four Gram matrices a layer; no logits.
+        """The blocks, and four Gram matrices for each layer; no logits.
 
-        A Gram matrix counts as the plain product that it is, 2 n² a token, although one of its
+        A Gram matrix counts as the plain product that it is, 2 n² per token, although one of its
         triangles is enough.
         """
         size, tokens = self.setting.size, rows * self.setting.length
@@ -108,15 +98,15 @@ class Work:
         return self.blocks(tokens, weights) + 2 * tokens * setting.vocabulary * setting.size.hidden
 
     def decomposition(self) -> float:
-        """Of all of Table 1: 9 r³ an eigenproblem of size r (Golub and Van Loan, section 8.3).
+        """Of all of Table 1: 9 r³ for an eigenproblem of size r (Golub and Van Loan, section 8.3).
 
-        One of min(m, n) a weight for each of three metrics (none, diagonal, Gram), and one of the
-        complement for each ratio of NSVD.
+        One of min(m, n) for each weight and each of three metrics (none, diagonal, Gram), and one
+        of the complement for each ratio of NSVD.
         """
         total = 0.0
         for m, n in self.shapes:
             r = min(m, n)
-            firsts = [split_rank(_rank(m, n, ratio), K1)[0] for ratio in RATIOS]
+            firsts = [METHODS["nsvd_i"].ranks(rank(m, n, ratio))[0] for ratio in RATIOS]
             total += 9.0 * (3 * r**3 + sum((r - k1) ** 3 for k1 in firsts))
         return total
 
@@ -126,16 +116,11 @@ class Work:
 
     def factors(self, ratio: float) -> int:
         """Numbers in their factors."""
-        return sum(_rank(m, n, ratio) * (m + n) for m, n in self.shapes)
+        return sum(rank(m, n, ratio) * (m + n) for m, n in self.shapes)
 
 
 def _cut(asked: int, rows: int) -> str:
     return "" if rows == asked else f" ({asked} rows would not have fitted)"
-
-
-def _rank(m: int, n: int, ratio: float) -> int:
-    with torch.device("meta"):
-        return ranks_for({"": nn.Linear(n, m)}, ratio)[""]
 
 
 @dataclass
@@ -153,11 +138,11 @@ class Bench:
     figures: list[Figure] = field(default_factory=list)
 
     def left(self) -> float:
-        """Seconds."""
+        """The seconds that are left."""
         return self.ends - time.monotonic()
 
     def prepare(self) -> None:
-        """The plain products, then the model."""
+        """Measure the plain products, then make the model."""
         setting = self.setting
         self.rate = product_rate(setting.product, setting.dtype, setting.device)
         self.double_rate = product_rate(setting.product // 2, torch.float64, setting.device)
@@ -172,7 +157,7 @@ class Bench:
         self.layers = find_linears(self.model, [])
         shapes = [(linear.out_features, linear.in_features) for linear in self.layers.values()]
         self.work = Work(setting, shapes)
-        self.statistics: dict[str, Statistics] = {}
+        self.calibrated: Calibration | None = None
 
     def ids(self, rows: int) -> Tensor:
         """Random tokens (rows, length)."""
@@ -202,11 +187,11 @@ class Bench:
         return rows[: max(int(share * self.left() / a_row), 1)]
 
     def calibration(self) -> Figure:
-        """Of `samples` x `length` tokens, to statistics on the host: share of the card's rate."""
+        """Calibrate on `samples` x `length` tokens: the share of the card's rate."""
         setting = self.setting
 
         def work(rows: Tensor) -> None:
-            self.statistics = calibrate(self.model, self.layers, rows)
+            self.calibrated = Calibration(*calibrate(self.model, self.layers, rows))
 
         samples = self.fitting(self.ids(setting.samples), CALIBRATION_TIME, work)
         self._reset_peak()
@@ -218,7 +203,7 @@ class Bench:
         return Figure(CALIBRATION, share, 0.4, False, note)
 
     def evaluation(self, ratio: float | None) -> Figure:
-        """Of `windows` x `length` tokens, dense or compressed: its share of the card's rate."""
+        """Evaluate `windows` x `length` tokens: the share of the card's rate."""
         setting = self.setting
 
         def work(rows: Tensor) -> None:
@@ -238,14 +223,13 @@ class Bench:
     def decomposition(self) -> Figure:
         """Of all weights for all of Table 1, 30 cells: seconds.
 
-        Block by block with `compress` and the bases that cells share, every method at every ratio,
-        until the time is up; the time of all blocks follows from those that were done, which have
-        the same shapes.
+        Block by block with the bases that cells share, every method at every ratio, until the time
+        is up; the time of all blocks follows from those that were done, which have the same shapes.
 
         Raises:
             NsvdError: not one block fitted, or there are no statistics.
         """
-        if not self.statistics:
+        if self.calibrated is None:
             raise NsvdError("there are no statistics without a calibration")
         name, blocks = decoder_blocks(self.model)
         seconds: list[float] = []
@@ -266,16 +250,14 @@ class Bench:
         return Figure(DECOMPOSITION, whole, 240, True, note, unit="s")
 
     def _table1(self, layers: dict[str, nn.Linear], may_stop: bool) -> None:
-        memory.clear()
-        known = {name: self.statistics[name] for name in layers}
-        cells = [(method, ratio) for method in METHODS for ratio in RATIOS]
-        for number, (name, ratio) in enumerate(cells):
+        memory, dtype = BasisMemory(), self.setting.dtype
+        cells = [(method, ratio) for method in METHODS.values() for ratio in RATIOS]
+        for number, (method, ratio) in enumerate(cells):
             if may_stop and self.left() < 0:
                 raise NsvdError(f"time was up after {number} of {len(cells)} cells of one block")
-            whitening, second = METHODS[name]
-            method, ranks = Method(whitening_named(whitening), second), ranks_for(layers, ratio)
-            bases = Bases(BasisGroup("model", "calibration", METRICS[whitening], {}))
-            compress(layers, ranks, method, K1, known, self.setting.dtype, bases=bases)
+            ranks, bases = ranks_for(layers, ratio), shared_bases(method, memory)
+            compressor = Compressor(method, ranks, self.calibrated, FACTORS, dtype, bases=bases)
+            compressor.compress(layers)
 
     def _random_factors(self, ratio: float) -> dict[str, nn.Module]:
         options: dict[str, Any] = {"dtype": self.setting.dtype, "device": self.setting.device}
@@ -309,13 +291,13 @@ DECOMPOSITION = "decomposition of all weights for all of Table 1"
 
 
 def evaluation_name(ratio: float | None) -> str:
-    """`evaluation, dense: ...`."""
+    """The name of the figure of an evaluation; None is the dense model."""
     which = "dense" if ratio is None else f"ratio {ratio}"
     return f"evaluation, {which}: share of the measured matrix rate"
 
 
 def product_rate(n: int, dtype: torch.dtype, device: str) -> float:
-    """Operations a second of an n x n product: the median of 20, after 5 that do not count."""
+    """Operations per second of an n x n product: the median of 20, after 5 that do not count."""
     A, B = (torch.randn(n, n, dtype=dtype, device=device) for _ in range(2))
     taken = [seconds_of(lambda: A @ B) for _ in range(25)]
     return 2 * n**3 / statistics.median(taken[5:])
@@ -358,15 +340,19 @@ def detail_sheet(details: dict[str, Any]) -> Sheet:
     return Sheet(title, headings, rows)
 
 
-def main() -> None:
-    """Measure, print, write."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, print, write.
+
+    Args:
+        given: the arguments; None: those of the command.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--deadline", type=float, default=430, help="in seconds; 430")
     parser.add_argument("--quick", action="store_true", help="small, on the CPU; keeps no file")
     parser.add_argument("--out", type=Path, help="folder for JSON and Markdown; results/benchmarks")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     setting = QUICK if arguments.quick else LLAMA
     if setting.device != "cpu" and not torch.cuda.is_available():
         parser.error("there is no GPU that torch can use; --quick runs a small model on the CPU")

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nsvd_exp.models.layers import find_linears
-from nsvd_exp.pipeline.calibrate import PANEL, GramAccumulator, MeanAccumulator, calibrate, product
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.pipeline.inputs import PANEL, GramAccumulator, MeanAccumulator, product
 
 WIDTHS = (512, 1376, 2048, 4096, 5504)
 

@@ -11,14 +11,14 @@ fresh processes with an empty store and cache:
 (a) one nsvd_i cell;
 (b) Table 1's grid, 31 cells;
 (c) the same cells with `solver=paper` and nothing shared, as a straightforward implementation does
-    them: a process, a calibration and a factorisation for each cell. Measured is one cell a method,
-    at ratio 0.3, on the last model; the grid is dense once and five times the others.
+    them: a process, a calibration and a factorisation for each cell. Measured is one cell of each
+    method, at ratio 0.3, on the last model; the grid is dense once and five times the others.
 
 On the last model (a), (b), (c)'s nsvd_i cell and the passes of the evaluation alone are repeated,
 one beside the other, so that noise hits all of them; ratios are medians over the repetitions. What
 is done once says so. The smaller models and (c)'s other methods are.
 
-Evaluation is what a grid costs: on the whole of the bundled text, 111 360 tokens a cell, it is a
+Evaluation is what a grid costs: on the whole of the bundled text, 111 360 tokens per cell, it is a
 quarter of an hour for the last model. So `--windows` caps it, which lowers its share: the share of
 evaluation and the first target are harder to reach than on the whole text (see `targets.py`).
 `--windows all` measures that one on the last model, and not the figures that no text changes.
@@ -30,11 +30,13 @@ import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import made
+import table1
 import targets
 import torch
 import transformers
@@ -46,7 +48,7 @@ from nsvd_exp.models.devices import resolve_device
 
 TABLE1 = ("experiment=table1", "model=tiny")
 CELL = ("model=tiny", "ratio=0.3", "k1=0.95", "report=false")
-METHODS = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
+METHODS = ("dense", *table1.METHODS)
 NOTHING_SHARED = "(c) Table 1, nothing shared"
 GROWTH, SAMPLES = (256, 512, 1024), 16
 
@@ -86,7 +88,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=_size_list, help="256x4,256x8,512x8; the last has targets")
-    parser.add_argument("--windows", help="of 256 tokens a dataset: 4, or all")
+    parser.add_argument("--windows", help="of 256 tokens per dataset: 4, or all")
     parser.add_argument("--repeat", type=int, help="3")
     parser.add_argument("--preset", choices=["llama_7b"])
     parser.add_argument("--quick", action="store_true", help="small and once; keeps no file")
@@ -131,8 +133,12 @@ def _sizes(
     paper = _paper(bench, measured["paper"], ("nsvd_i",) if quick else METHODS)
     costs |= {f"{target} (c) {name}": cost for name, cost in paper.items()}
     said = {"sizes": [str(s) for s in (*smaller, target)], "windows": windows, "repeat": repeat}
-    figures = targets.grid_over_evaluation(
-        measured["grids"], measured["passes"], measured["pass_seconds"]
+    passes: Passes = measured["passes"]
+    figures = targets.grid_over_evaluation_figures(
+        [grid.cost.seconds for grid in measured["grids"]],
+        [passes.total(seconds) for seconds in measured["pass_seconds"]],
+        passes.tokens,
+        passes.all_tokens,
     )
     if windows == "all":
         return costs, figures, said
@@ -141,9 +147,9 @@ def _sizes(
         targets.decomposition_of_a_grid(
             Bench(made.save(folder / str(shallow), shallow), ("model=tiny", *settings)),
             repeat,
-            "ratio=0.3" if quick else targets.RATIOS,
+            "ratio=0.3" if quick else targets.ALL_RATIOS,
         ),
-        *targets.one_cell_over_paper(
+        *targets.one_cell_over_paper_figures(
             measured["cells"], measured["paper"], _calibration(bench, repeat)
         ),
         targets.second_run_over_empty_jobs(bench, measured["grids"][-1], repeat, *grid_settings),
@@ -176,7 +182,7 @@ def _repeated(bench: Bench, grid_settings: list[str], repeat: int) -> dict[str, 
 
 
 def _paper(bench: Bench, nsvd_i: list[Run], methods: tuple[str, ...]) -> Costs:
-    """(c): a process a method, and what follows for the whole grid."""
+    """(c): one process for each method, and what follows for the whole grid."""
     cells = {"nsvd_i": median_run(nsvd_i)}
     for method in methods:
         if method not in cells:
@@ -184,30 +190,38 @@ def _paper(bench: Bench, nsvd_i: list[Run], methods: tuple[str, ...]) -> Costs:
             cells[method] = median_run([run])
     if set(methods) != set(METHODS):
         return {f"solver=paper, {name}": cost for name, cost in cells.items()}
+    shown = {f"solver=paper, {name}": cells[name] for name in ("nsvd_i", "asvd_ii", "svd")}
+    return {**shown, NOTHING_SHARED.removeprefix("(c) "): nothing_shared(cells)}
+
+
+def nothing_shared(cells: Costs) -> dict[str, Any]:
+    """What Table 1's grid costs if each cell is a process of its own.
+
+    Args:
+        cells: the cost of one cell of each method; dense counts once, the others once per ratio.
+    """
     times = {name: 1 if name == "dense" else 5 for name in cells}
 
-    def total(pick: Any) -> float:
+    def total(pick: Callable[[dict[str, Any]], float]) -> float:
         return sum(times[name] * pick(cost) for name, cost in cells.items())
 
     written = [cost["written_bytes"] for cost in cells.values()]
     wall = total(lambda cost: cost["wall"])
     stages = {s: total(lambda cost: cost["stages"][s]) for s in (*STAGES, "rest")}  # noqa: B023
-    grid = {
+    return {
         "cells": sum(times.values()),
         "repetitions": 0,
-        "measured": "one cell a method at ratio 0.3; dense once and five times the others",
+        "measured": "one cell of each method at ratio 0.3; dense once and five times the others",
         "wall": wall,
         "stages": stages,
         "evaluation_share": stages["evaluate"] / wall,
         "peak_bytes": max(cost["peak_bytes"] for cost in cells.values()),
         "written_bytes": None if None in written else total(lambda cost: cost["written_bytes"]),
     }
-    shown = {f"solver=paper, {name}": cells[name] for name in ("nsvd_i", "asvd_ii", "svd")}
-    return {**shown, NOTHING_SHARED.removeprefix("(c) "): grid}
 
 
 def _calibration(bench: Bench, repeat: int) -> list[float]:
-    """`calibration_a_linear` on this model; the sizes matter to it, not which ids they are."""
+    """`calibration_a_linear` on this model, with random ids: only the sizes matter to it."""
     model = transformers.AutoModelForCausalLM.from_pretrained(bench.model).eval()
     generator = torch.Generator().manual_seed(0)
     samples = torch.randint(made.VOCABULARY, (SAMPLES, made.POSITIONS), generator=generator)

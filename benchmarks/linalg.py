@@ -14,39 +14,24 @@ import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's
 import argparse
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 
 import scipy.linalg
 import scipy.linalg.interpolative
 import torch
 from rich.console import Console
 from rich.table import Table
+from table1 import METHODS, RATIOS, TWINS, rank, shared_bases
 
-from nsvd_exp.experiment.bases import Bases, memory
-from nsvd_exp.experiment.order import METRICS, BasisGroup
-from nsvd_exp.methods.base import Method, Statistics, whitening_named
-from nsvd_exp.methods.linalg import (
-    interpolative,
-    leading_eigenvectors,
-    rank_for_ratio,
-    relative_loss,
-    split_rank,
-)
+from nsvd_exp.experiment.bases import BasisMemory
+from nsvd_exp.methods import NID, Method
+from nsvd_exp.methods.base import Factors, Statistics
+from nsvd_exp.methods.factorise import factorise
+from nsvd_exp.methods.linalg import interpolative, leading_eigenvectors, relative_loss
+from nsvd_exp.methods.truncation import OutputBasis, directions
 
-METHODS = {
-    "svd": ("identity", None),
-    "asvd_0": ("abs_mean", None),
-    "asvd_i": ("cholesky", None),
-    "nsvd_i": ("cholesky", "svd"),
-    "nid_i": ("cholesky", "id"),
-}
-RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)
-# Of Table 1; the last two have the bases, and NSVD the second stages, of those before them.
-SHARING = [
-    *(("identity", None), ("abs_mean", None), ("cholesky", None), ("cholesky", "svd")),
-    *(("eigen", None), ("eigen", "svd")),
-]
+WITHOUT_TWINS = {name: method for name, method in METHODS.items() if name not in TWINS}
+SINGLE = {**WITHOUT_TWINS, "nid_i": NID()}
 
 
 def problem(m: int, n: int, decades: float = 3.0) -> tuple[torch.Tensor, Statistics]:
@@ -73,18 +58,18 @@ def median_seconds(work: Callable[[], object], repeat: int) -> float:
 def compare_solvers(sizes: list[int], repeat: int) -> Table:
     """Seconds of one weight by the paper's route, over seconds by the eigenbasis route."""
     table = Table(title="One weight at ratio 0.3, k1 0.95: seconds by basis, and paper / basis")
-    for heading in ("m x n", *METHODS):
+    for heading in ("m x n", *SINGLE):
         table.add_column(heading, justify="right")
     for n in sizes:
         for m in (n, int(2.7 * n)):
             W, known = problem(m, n)
-            k = rank_for_ratio(m, n, 0.3)
+            k = rank(m, n, 0.3)
             row = [f"{m} x {n}"]
-            for whitening, second in METHODS.values():
-                method = Method(whitening_named(whitening), second, "basis")
-                paper = replace(method, solver="paper")
-                ours = median_seconds(lambda: method.factorise(W, k, 0.95, known), repeat)  # noqa: B023
-                theirs = median_seconds(lambda: paper.factorise(W, k, 0.95, known), repeat)  # noqa: B023
+            for method in SINGLE.values():
+                ours, theirs = (
+                    median_seconds(lambda: factorise(method, W, k, known, solver), repeat)  # noqa: B023
+                    for solver in ("basis", "paper")
+                )
                 row.append(f"{ours:.3f} s, {theirs / ours:.1f}x")
             table.add_row(*row)
     return table
@@ -99,41 +84,36 @@ def compare_sharing(sizes: list[int], repeat: int) -> Table:
         for m in (n, int(2.7 * n)):
             W, known = problem(m, n)
             row = [f"{m} x {n}"]
-            for cells in (SHARING, SHARING[:4]):
-                ours = median_seconds(lambda: share(W, known, cells), repeat)  # noqa: B023
-                theirs = median_seconds(lambda: by_paper(W, known, cells), min(repeat, 3))  # noqa: B023
+            for methods in (METHODS.values(), WITHOUT_TWINS.values()):
+                ours = median_seconds(lambda: share(W, known, methods), repeat)  # noqa: B023
+                theirs = median_seconds(lambda: by_paper(W, known, methods), min(repeat, 3))  # noqa: B023
                 row += [f"{ours:.3f} s", f"{theirs / ours:.1f}x"]
             table.add_row(*(row[i] for i in (0, 1, 2, 4)))
     return table
 
 
-def share(
-    W: torch.Tensor, known: Statistics, cells: list[tuple[str, str | None]]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The float32 factors of all cells, whose bases are made once."""
-    memory.clear()
-    made = []
-    for name, second in cells:
-        method = Method(whitening_named(name), second)
-        bases = Bases(BasisGroup("model", "calibration", METRICS[name], {"metric": name}))
-        metrics = method.metrics(lambda: known, "calibration")
+def share(W: torch.Tensor, known: Statistics, methods: Iterable[Method]) -> None:
+    """The factors of all cells, whose bases are made once."""
+    memory = BasisMemory()
+    for method in methods:
         for ratio in RATIOS:
-            basis = bases.get("layer", W, lambda: method.directions(W, known))  # noqa: B023
-            k = rank_for_ratio(*W.shape, ratio)
-            factors = method.truncate(basis, k, 0.95, metrics, W.device)
-            made.append((factors.left.float(), factors.right.float()))
-    return made
+            from_held(method, W, rank(*W.shape, ratio), known, memory)
 
 
-def by_paper(W: torch.Tensor, known: Statistics, cells: list[tuple[str, str | None]]) -> None:
+def from_held(
+    method: Method, W: torch.Tensor, k: int, known: Statistics, memory: BasisMemory
+) -> Factors:
+    """The factors in float32 from a basis that is held, as a cell has them."""
+    bases = shared_bases(method, memory)
+    basis = bases.get("layer", W, lambda: directions(W, method, known))
+    return basis.truncate(method, k, lambda: known, W.device)
+
+
+def by_paper(W: torch.Tensor, known: Statistics, methods: Iterable[Method]) -> None:
     """Every cell from nothing: factor, SVD, inverse, and the losses by their definitions."""
-    for name, second in cells:
-        method = Method(whitening_named(name), second, "paper")
+    for method in methods:
         for ratio in RATIOS:
-            factors = method.factorise(W, rank_for_ratio(*W.shape, ratio), 0.95, known)
-            approximation = factors.left @ factors.right
-            relative_loss(W, approximation)
-            relative_loss(W, approximation, known.gram)
+            factorise(method, W, rank(*W.shape, ratio), known, "paper")
 
 
 def compare_second_stage(sizes: list[int], repeat: int) -> Table:
@@ -147,9 +127,9 @@ def compare_second_stage(sizes: list[int], repeat: int) -> Table:
         table.add_column(heading, justify="right")
     for n in sizes:
         W, known = problem(n, n)
-        basis = Method(whitening_named("cholesky")).basis(W, known)
+        basis = OutputBasis.of(W, METHODS["asvd_i"], known)
         for ratio in (0.1, 0.5):
-            k1, k2 = split_rank(rank_for_ratio(n, n, ratio), 0.95)
+            k1, k2 = METHODS["nsvd_i"].ranks(rank(n, n, ratio))
             B = (basis.coordinates @ basis.coordinates.T)[k1:, k1:].contiguous()
             spectrum = torch.linalg.eigvalsh(B).flip(0)
             row = [f"{n}", f"{ratio}", f"{len(B)}, {k2}"]
@@ -241,17 +221,12 @@ def compare_storage(sizes: list[int]) -> Table:
         table.add_column(heading, justify="right")
     for n in sizes:
         for name in ("asvd_i", "nsvd_i", "nid_i"):
-            whitening, second = METHODS[name]
+            method, k = SINGLE[name], rank(n, n, 0.3)
             row = [f"{n}", name]
             for decades in (1, 2, 3, 4):
                 W, known = problem(n, n, decades)
-                method, k = Method(whitening_named(whitening), second), rank_for_ratio(n, n, 0.3)
-                exact = method.factorise(W, k, 0.95, known)
-                memory.clear()
-                bases = Bases(BasisGroup("model", "c", name, {"metric": "gram"}))
-                basis = bases.get("layer", W, lambda: method.directions(W, known))  # noqa: B023
-                metrics = method.metrics(lambda: known, "c")  # noqa: B023
-                held = method.truncate(basis, k, 0.95, metrics, W.device)
+                exact = factorise(method, W, k, known)
+                held = from_held(method, W, k, known, BasisMemory())
                 left, right = held.left.double(), held.right.double()
                 losses = [
                     relative_loss(W, A @ B, known.gram)
@@ -271,8 +246,8 @@ def compare_precision(sizes: list[int]) -> Table:
         row = [f"{n}"]
         for decades in (1, 2, 3, 4):
             W, known = problem(n, n, decades)
-            k = rank_for_ratio(n, n, 0.3)
-            factors = Method(whitening_named("cholesky")).factorise(W, k, 1.0, known)
+            k = rank(n, n, 0.3)
+            factors = factorise(METHODS["asvd_i"], W, k, known)
             optimum = relative_loss(W, factors.left @ factors.right, known.gram)
             C = W.float() @ known.gram.float() @ W.float().T
             U = torch.linalg.eigh(C).eigenvectors.flip(1)[:, :k].double()

@@ -36,7 +36,7 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """`512x8`."""
+        """The size that is written `512x8`."""
         hidden, _, layers = text.partition("x")
         return cls(int(hidden), int(layers))
 
@@ -71,7 +71,7 @@ def save(folder: Path, size: Size) -> Path:
 
 
 def save_config(folder: Path, config: Any) -> Path:
-    """The same without weights, for `random_weights.py`."""
+    """A model folder without weights, for `random_weights.py`."""
     config.save_pretrained(folder)
     return with_tokenizer(folder)
 

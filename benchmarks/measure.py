@@ -78,7 +78,7 @@ def _say(text: str) -> None:
 
 
 def _short(argument: str) -> str:
-    """Without the folders of a path."""
+    """The argument without the folders of its path."""
     return re.sub(r"/\S*/", "", argument)
 
 
@@ -100,7 +100,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def median_cost(costs: Sequence[Cost]) -> Cost:
-    """The median of each number."""
+    """A cost with the median of each number."""
     written = [cost.written_bytes for cost in costs if cost.written_bytes is not None]
     return Cost(
         statistics.median(cost.seconds for cost in costs),
@@ -139,7 +139,7 @@ class Figure:
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
     def row(self) -> list[str]:
-        """As the table of targets shows it."""
+        """The figure as a row of the table of targets."""
         unit = f" {self.unit}" if self.unit else ""
         value = "not measured" if self.value is None else f"{self.value:.3g}{unit}"
         target = f"{'<=' if self.at_most else '>='} {self.limit:g}{unit}"
@@ -147,7 +147,7 @@ class Figure:
         return [self.name, value, target, met, self.note]
 
     def record(self) -> dict[str, Any]:
-        """As the JSON holds it."""
+        """The figure as the JSON file holds it."""
         return asdict(self) | {"met": self.met}
 
 
@@ -163,7 +163,7 @@ class Sheet:
     rows: list[list[str]]
 
     def rich(self) -> Table:
-        """For the terminal."""
+        """The table as rich prints it."""
         table = Table(title=self.title, title_justify="left")
         for heading in self.headings[:-1]:
             table.add_column(heading, no_wrap=True)
@@ -173,14 +173,14 @@ class Sheet:
         return table
 
     def markdown(self) -> str:
-        """For a file."""
+        """The table as Markdown."""
         lines = [" | ".join(row) for row in (self.headings, ["---"] * len(self.headings))]
         lines += [" | ".join(row) for row in self.rows]
         return f"## {self.title}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
 class Machine:
-    """Where and when it was measured: no host name, no path."""
+    """The hardware, versions and load of a measurement; no host name, no path."""
 
     def __init__(self, device: str) -> None:
         self._device, self._load = device, os.getloadavg()
@@ -209,7 +209,7 @@ def _version(library: str) -> str | None:
 
 
 def machine_line(machine: dict[str, Any]) -> str:
-    """One line for people."""
+    """The machine in one line."""
     libraries = machine["libraries"]
     before, after = ("/".join(map(str, machine[name])) for name in ("load_before", "load_after"))
     return (
@@ -247,7 +247,7 @@ def keep(out: Path, name: str, record: dict[str, Any], sheets: Iterable[Sheet]) 
 
 
 def rounded(value: Any) -> Any:
-    """Floats to five digits that count."""
+    """The value with its floats to five significant digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else value
     if isinstance(value, dict):

@@ -5,23 +5,27 @@
 LLaMA-7B needs no 14 GB on a disk then. Not for results: nothing says which weights they were.
 """
 
+import nsvd_exp  # isort: skip # noqa: F401 - before torch: it says how OpenMP's threads wait
+
 import sys
-from typing import Any
 
 import torch
 import transformers
 from made import on_device
 
-from nsvd_exp.cli import main as cli
-from nsvd_exp.experiment import session as stages
+from nsvd_exp.cli.jobs import Jobs
+from nsvd_exp.cli.main import main
+from nsvd_exp.experiment.resolve import Resolved
+from nsvd_exp.experiment.session import LoadedModel, Session
+from nsvd_exp.models.loading import load_tokenizer
 
 
-def load_random(source: Any, config: Any, dtype: str, device: str, *_: Any, **__: Any) -> Any:
-    """In place of `nsvd_exp.models.loading.load_model`."""
-    known = transformers.AutoConfig.from_pretrained(source.name)
-    return on_device(known, getattr(torch, dtype), device)
+def load_random(plan: Resolved, _: bool) -> LoadedModel:
+    """A model of the plan's architecture, on its device, with random weights."""
+    known = transformers.AutoConfig.from_pretrained(plan.model.name)
+    model = on_device(known, getattr(torch, plan.dtype), plan.device)
+    return LoadedModel(model, load_tokenizer(plan.model, plan.config.model))
 
 
 if __name__ == "__main__":
-    stages.load_model = load_random
-    sys.exit(cli.main())
+    sys.exit(main(jobs=Jobs(session=Session(load_random))))

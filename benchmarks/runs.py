@@ -14,15 +14,16 @@ import torch
 import transformers
 from made import check
 from measure import ROOT, Cost, median_cost, run, seconds_of
+from table1 import ranks_for
 from torch import nn
 
 from nsvd_exp.cli.arguments import normalise
 from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.config.schema import typed_config
-from nsvd_exp.data.text import text_of, windows
-from nsvd_exp.experiment.plan import Plan, plan_cell
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import windows
+from nsvd_exp.experiment.plan import CellPlan, plan_cell
 from nsvd_exp.models.layers import LowRankLinear, find_linears, replaced
-from nsvd_exp.pipeline.compress import ranks_for
 from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.results import Result, read_all
 
@@ -74,35 +75,40 @@ class Bench:
     program: tuple[str, ...] = PROGRAM
 
     def arguments(self, *more: str) -> list[str]:
-        """Of a grid on this model."""
+        """The arguments of a grid on this model."""
         title = f"model.title=random-{self.model.name}"
         return ["-m", *more, f"model.name={self.model}", title, *self.settings]
 
     def run(self, *more: str) -> Run:
-        """A grid from nothing: no result, no cache."""
+        """Run a grid with no stored result and no cache."""
         folder = Path(tempfile.mkdtemp(dir=self.model.parent, prefix="results-"))
         return self.again(folder, *more)
 
     def again(self, folder: Path, *more: str) -> Run:
-        """A grid whose results are in `folder`."""
+        """Run a grid whose results are in `folder`."""
         cost = run(*self.program, *self.arguments(*more), f"results_dir={folder}")
         return Run(cost, check(read_all(folder)), folder)
 
     def empty(self, folder: Path, *more: str) -> Cost:
-        """The same grid of empty Hydra jobs."""
+        """What the same grid of empty Hydra jobs costs."""
         script = str(ROOT / "benchmarks" / "empty_jobs.py")
         return run(script, *self.arguments(*more), f"results_dir={folder}")
 
-    def plan(self, *more: str) -> Plan:
+    def plan(self, *more: str) -> CellPlan:
         """The cell of one job."""
-        register()
-        given = [normalise(argument) for argument in self.arguments(*more)[1:]]
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return plan_cell(typed_config(hydra.compose("config", given)))
+        return planned(*self.arguments(*more)[1:])
+
+
+def planned(*arguments: str) -> CellPlan:
+    """The cell of a command line."""
+    register()
+    given = [normalise(argument) for argument in arguments]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return plan_cell(typed_config(hydra.compose("config", given)))
 
 
 def median_run(runs: Sequence[Run]) -> dict[str, Any]:
-    """What runs of the same command cost, as it is kept: medians."""
+    """What runs of the same command cost, as medians, in the form that is kept."""
     cost = median_cost([run.cost for run in runs])
     by_run = [run.stages() for run in runs]
     stages = {name: statistics.median(stages[name] for stages in by_run) for name in by_run[0]}
@@ -136,15 +142,12 @@ class Passes:
         tokenizer = transformers.AutoTokenizer.from_pretrained(bench.model)
         cap = plan.config.evaluation.max_windows
         self._batch = plan.config.evaluation.batch
-        texts = {n.dataset.name: text_of(n.dataset, "test", n.source) for n in plan.numbers}
-        self._windows = {
-            n.dataset.name: windows(tokenizer, texts[n.dataset.name], n.dataset, plan.length, cap)
-            for n in plan.numbers
-        }
-        self.all_tokens = sum(
-            windows(tokenizer, texts[n.dataset.name], n.dataset, plan.length, None).ids.numel()
-            for n in plan.numbers
-        )
+        self._windows, self.all_tokens = {}, 0
+        for asked in plan.measurements:
+            text = text_of(asked.dataset, "test", asked.source)
+            special = asked.dataset.split_special_tokens
+            self._windows[asked.dataset.name] = windows(tokenizer, text, plan.length, cap, special)
+            self.all_tokens += windows(tokenizer, text, plan.length, None, special).ids.numel()
         self.tokens = sum(found.ids.numel() for found in self._windows.values())
         self._results = results
         self._check_tokens()
@@ -158,12 +161,12 @@ class Passes:
                     raise RuntimeError(f"{name}: not the tokens of the grid's evaluation")
 
     def seconds(self) -> dict[float | None, float]:
-        """By ratio (None: dense), of the passes over all datasets, once each."""
+        """Seconds of one pass over all datasets, by ratio (None: the dense model)."""
         ratios = dict.fromkeys(result["ratio"] for result in self._results)
         return {ratio: self._one(ratio) for ratio in ratios}
 
     def total(self, seconds: Mapping[float | None, float]) -> float:
-        """Of the whole grid: a cell takes what its ratio takes."""
+        """Seconds of the whole grid: each cell takes as long as a pass at its ratio."""
         return sum(seconds[result["ratio"]] for result in self._results)
 
     def _one(self, ratio: float | None) -> float:

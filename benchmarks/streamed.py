@@ -38,7 +38,7 @@ class Shape:
 
     @property
     def inner(self) -> int:
-        """Width of the MLP, LLaMA's."""
+        """Width of the MLP, in LLaMA's proportion."""
         return -(-self.hidden * 8 // 3 // 128) * 128
 
     @property
@@ -85,23 +85,24 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     import torch
 
     from nsvd_exp.config.schema import ModelConfig
-    from nsvd_exp.data.sources import locate_model
+    from nsvd_exp.methods.base import Calibration
+    from nsvd_exp.models.hub import locate_model
     from nsvd_exp.models.layers import find_linears
     from nsvd_exp.models.loading import load_model, load_streamed
-    from nsvd_exp.models.streamed import StreamedModel, calibrate_streamed
-    from nsvd_exp.pipeline.calibrate import calibrate
-    from nsvd_exp.storage.tensors import Calibration
+    from nsvd_exp.models.streamed import StreamedModel
+    from nsvd_exp.pipeline.calibrate import calibrate, calibrate_streamed
+    from nsvd_exp.storage.tensors import StatisticsFolder
 
     source, config = locate_model(str(folder)), ModelConfig(name=str(folder), title="benchmark")
     ids = torch.randint(2, 90, (samples, length), generator=torch.Generator().manual_seed(0))
-    path = folder / f"{memory}.safetensors"
+    kept = StatisticsFolder(folder / f"{memory}.statistics")
     if memory == "streamed":
         model, weights = load_streamed(source, config, "float32", folder)
         streamed = StreamedModel(model, weights, torch.device("cpu"), folder)
-        calibrate_streamed(streamed, find_linears(model, []), ids, path, {})
+        kept.finish(calibrate_streamed(streamed, find_linears(model, []), ids, kept.add), {})
     else:
         model = load_model(source, config, "float32", "cpu")
-        Calibration(calibrate(model, find_linears(model, []), ids), {}).save(path)
+        kept.save(Calibration(*calibrate(model, find_linears(model, []), ids)))
 
 
 def measure_here(folder: Path, tiny: Path, memory: str, shape: Shape) -> dict[str, float]:
@@ -121,7 +122,7 @@ def _resident(field: str) -> int:
 
 
 def measure(shape: Shape, memories: tuple[str, ...] = ("streamed",)) -> dict[str, float]:
-    """By way of holding the model: bytes above the baseline, over `shape.unit`."""
+    """Bytes above the baseline over `shape.unit`, for each way of holding the model."""
     with tempfile.TemporaryDirectory() as name:
         folder, tiny = Path(name) / "model", Path(name) / "tiny"
         _python("save_models", shape, str(folder), str(tiny))

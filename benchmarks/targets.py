@@ -1,10 +1,15 @@
-"""The figures that have a target: one function each, which says what exactly is measured."""
+"""The figures that have a target: one function each, which says what exactly is measured.
+
+What measures and what computes are kept apart: a function that ends in `_figure` takes times.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import streamed
@@ -12,29 +17,54 @@ import torch
 import transformers
 from made import Size
 from measure import Figure, seconds_of
-from runs import Bench, Passes, Run
+from runs import Bench, Run
+from table1 import FACTORS, METHODS, RATIOS, TWINS, ranks_for
 from torch import Tensor, nn
 
-from nsvd_exp.methods.base import Method, Statistics, whitening_named
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.compress import Compressor
 
-NESTED = "method=svd,asvd_0,asvd_i,asvd_ii,nsvd_i,nsvd_ii"
-WITHOUT_TWINS = "method=svd,asvd_0,asvd_i,nsvd_i"
-RATIOS = "ratio=0.1,0.2,0.3,0.4,0.5"
+SIX = f"method={','.join(METHODS)}"
+WITHOUT_TWINS = f"method={','.join(name for name in METHODS if name not in TWINS)}"
+ALL_RATIOS = f"ratio={','.join(map(str, RATIOS))}"
+# What a call itself takes hides how a shorter work grows.
+SECONDS_TO_SEE_GROWTH = 0.01
 ONE_NUMBER = ("dataset=[wikitext2]", "evaluation.max_windows=1", "report=false")
 
 
-def grid_over_evaluation(
-    grids: Sequence[Run], passes: Passes, seconds: Sequence[dict[float | None, float]]
+def ratio_figure(
+    name: str,
+    above: Sequence[float],
+    below: Sequence[float],
+    limit: float,
+    at_most: bool,
+    note: str,
+) -> Figure:
+    """The median over the repetitions of a ratio of times.
+
+    Args:
+        above, below: seconds of each repetition.
+
+    Returns:
+        A figure without a value, which says why, where a time below the line is not above 0.
+    """
+    if min(below) <= 0:
+        return Figure(name, None, limit, at_most, f"nothing to divide by: {min(below):.3g} s")
+    ratios = tuple(a / b for a, b in zip(above, below, strict=True))
+    return Figure(name, statistics.median(ratios), limit, at_most, note, repetitions=ratios)
+
+
+def grid_over_evaluation_figures(
+    walls: Sequence[float], passes: Sequence[float], tokens: int, all_tokens: int
 ) -> list[Figure]:
     """Table 1's grid, over its evaluation's forward passes alone.
 
-    Above: wall seconds of the command, from the start of the interpreter to its end, with nothing
-    in the store and nothing in the cache: imports, Hydra, loading, calibration, decomposition,
-    evaluation, storing, the report. Below: `Passes`, measured in the same run beside each
-    repetition; the median of the ratios of the repetitions.
+    Above the line: wall seconds of the command, from the start of the interpreter to its end, with
+    nothing in the store and nothing in the cache: imports, Hydra, loading, calibration,
+    decomposition, evaluation, storing, the report. Below it: `Passes`, measured in the same run
+    beside each repetition.
 
     `evaluation.max_windows` caps the evaluation, which makes the target harder: what comes on top
     of the passes is the same whether a dataset has 4 windows or 54, but is divided by a thirteenth
@@ -43,34 +73,45 @@ def grid_over_evaluation(
     that are longer by the number of tokens.
 
     Args:
-        grids: the repetitions.
-        seconds: of the passes, one beside each repetition.
+        walls: seconds of the grid, of each repetition.
+        passes: seconds of its forward passes, measured beside each repetition.
+        tokens: that a cell evaluates.
+        all_tokens: that it would evaluate on the whole text.
     """
-    totals = [passes.total(s) for s in seconds]
-    walls = [grid.cost.seconds for grid in grids]
-    measured = [wall / total for wall, total in zip(walls, totals, strict=True)]
-    longer = passes.all_tokens / passes.tokens
-    whole = [
-        1 + (wall - total) / (total * longer) for wall, total in zip(walls, totals, strict=True)
-    ]
     name = "Table 1's grid / forward passes of its evaluation"
-    note = (
-        f"{statistics.median(walls):.4g} s / {statistics.median(totals):.4g} s, "
-        f"{passes.tokens} tokens a cell"
-    )
-    if passes.all_tokens == passes.tokens:
-        return [_median(f"{name}, whole text", measured, 1.25, True, note)]
+    wall, of_passes = statistics.median(walls), statistics.median(passes)
+    note = f"{wall:.4g} s / {of_passes:.4g} s, {tokens} tokens per cell"
+    if all_tokens == tokens:
+        return [ratio_figure(f"{name}, whole text", walls, passes, 1.25, True, note)]
+    longer = all_tokens / tokens
+    all_passes = [seconds * longer for seconds in passes]
+    all_walls = [w - p + a for w, p, a in zip(walls, passes, all_passes, strict=True)]
     computed = (
-        f"from the capped run: {statistics.median(walls) - statistics.median(totals):.4g} s "
-        f"beside the passes, and passes {longer:.3g} times as long, {passes.all_tokens} tokens"
+        f"from the capped run: {wall - of_passes:.4g} s beside the passes, and passes {longer:.3g} "
+        f"times as long, {all_tokens} tokens"
     )
     return [
-        _median(f"{name}, capped", measured, 1.25, True, note),
-        _median(f"{name}, whole text, computed", whole, 1.25, True, computed),
+        ratio_figure(f"{name}, capped", walls, passes, 1.25, True, note),
+        ratio_figure(f"{name}, whole text, computed", all_walls, all_passes, 1.25, True, computed),
     ]
 
 
-def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = RATIOS) -> Figure:
+@dataclass(frozen=True)
+class Decompositions:
+    """Seconds of the stage `decompose`, summed over the cells of a grid.
+
+    Attributes:
+        ours, paper: of all six methods, by bases that cells share and by `solver=paper`.
+        fewer, paper_fewer: the same without asvd_ii and nsvd_ii.
+    """
+
+    ours: float
+    paper: float
+    fewer: float
+    paper_fewer: float
+
+
+def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = ALL_RATIOS) -> Figure:
     """Decomposing for 5 ratios x six methods, over `solver=paper` cell by cell: how much faster.
 
     The stored seconds of the stage `decompose`, summed over the 30 cells of a grid. `solver=paper`
@@ -78,35 +119,45 @@ def decomposition_of_a_grid(bench: Bench, repeat: int, ratios: str = RATIOS) -> 
     weights have the same seven shapes, so the ratio is that of any depth, and all 30 cells can be
     measured. Both sides make the layer table (losses) of every cell.
 
-    asvd_ii and nsvd_ii have the output bases of asvd_i and nsvd_i, and come free where bases are
-    shared. How much that is: the same without the two on both sides.
-
     Args:
         bench: of the model of one layer.
     """
-    ours, paper, fewer, paper_fewer = [], [], [], []
+    rounds = []
     for _ in range(repeat):
-        ours.append(_decompose(bench.run(NESTED, ratios, *ONE_NUMBER).results))
-        done = bench.run(NESTED, ratios, *ONE_NUMBER, "solver=paper").results
-        paper.append(_decompose(done))
-        paper_fewer.append(_decompose([r for r in done if not r["method"].endswith("svd_ii")]))
-        fewer.append(_decompose(bench.run(WITHOUT_TWINS, ratios, *ONE_NUMBER).results))
-    factors = [theirs / mine for theirs, mine in zip(paper, ours, strict=True)]
-    without = statistics.median(t / m for t, m in zip(paper_fewer, fewer, strict=True))
-    note = (
-        f"{statistics.median(paper):.4g} s / {statistics.median(ours):.4g} s; "
-        f"{without:.3g} times without asvd_ii and nsvd_ii, so that their coming free is a factor "
-        f"of {statistics.median(factors) / without:.3g}"
-    )
+        ours = bench.run(SIX, ratios, *ONE_NUMBER).results
+        paper = bench.run(SIX, ratios, *ONE_NUMBER, "solver=paper").results
+        fewer = bench.run(WITHOUT_TWINS, ratios, *ONE_NUMBER).results
+        paper_fewer = [r for r in paper if r["method"] not in TWINS]
+        rounds.append(Decompositions(*map(_decompose, (ours, paper, fewer, paper_fewer))))
+    return decomposition_figure(rounds)
+
+
+def decomposition_figure(rounds: Sequence[Decompositions]) -> Figure:
+    """The figure of `decomposition_of_a_grid`.
+
+    asvd_ii and nsvd_ii have the output bases of asvd_i and nsvd_i, and come free where bases are
+    shared. The note says how much that is: the same without the two on both sides.
+    """
+    ours, paper = [r.ours for r in rounds], [r.paper for r in rounds]
     name = "decomposing for 5 ratios x 6 methods: solver=paper / ours"
-    return _median(name, factors, 12, False, note)
+    note = f"{statistics.median(paper):.4g} s / {statistics.median(ours):.4g} s"
+    whole = ratio_figure(name, paper, ours, 12, False, note)
+    fewer = [r.fewer for r in rounds]
+    without = ratio_figure("", [r.paper_fewer for r in rounds], fewer, 12, False, "")
+    if whole.value is None or not without.value:
+        return whole
+    note += (
+        f"; {without.value:.3g} times without asvd_ii and nsvd_ii, so that their coming free is a "
+        f"factor of {whole.value / without.value:.3g}"
+    )
+    return replace(whole, note=note)
 
 
 def _decompose(results: Sequence[dict[str, Any]]) -> float:
     return sum(result["seconds"].get("decompose", 0.0) for result in results)
 
 
-def one_cell_over_paper(
+def one_cell_over_paper_figures(
     ours: Sequence[Run], paper: Sequence[Run], calibration: Sequence[float]
 ) -> list[Figure]:
     """Calibrate + decompose of one nsvd_i cell from nothing: `solver=paper` over ours.
@@ -115,7 +166,7 @@ def one_cell_over_paper(
     the other. `solver=paper` differs in the decomposition alone: it calibrates with the very pass
     of ours, which bounds the ratio where calibration is most of it. So it is also given against
     what the paper's setting takes in a straightforward implementation, which sums a Gram matrix for
-    every Linear (seven a layer, where four inputs are distinct): there the calibration of
+    every Linear (seven in each layer, where four inputs are distinct): there the calibration of
     `solver=paper` counts as many times as `calibration_a_linear` measured.
 
     Args:
@@ -123,12 +174,9 @@ def one_cell_over_paper(
     """
     mine, theirs = ([run.stages() for run in runs] for runs in (ours, paper))
     a_linear = statistics.median(calibration)
-    strict, straightforward = [], []
-    for a, b in zip(mine, theirs, strict=True):
-        strict.append((b["calibrate"] + b["decompose"]) / (a["calibrate"] + a["decompose"]))
-        straightforward.append(
-            (a_linear * b["calibrate"] + b["decompose"]) / (a["calibrate"] + a["decompose"])
-        )
+    below = [a["calibrate"] + a["decompose"] for a in mine]
+    strict = [b["calibrate"] + b["decompose"] for b in theirs]
+    straightforward = [a_linear * b["calibrate"] + b["decompose"] for b in theirs]
     parts = " / ".join(
         f"({statistics.median(s['calibrate'] for s in side):.4g} + "
         f"{statistics.median(s['decompose'] for s in side):.4g}) s"
@@ -136,9 +184,10 @@ def one_cell_over_paper(
     )
     name = "calibrate + decompose one nsvd_i cell: solver=paper / ours"
     note = f"its calibration {a_linear:.3g} times as long, as measured in this run"
+    longer = f"{name}, a Gram matrix for each Linear"
     return [
-        _median(name, strict, 2, False, parts),
-        _median(f"{name}, a Gram matrix a Linear", straightforward, 2, False, note),
+        ratio_figure(name, strict, below, 2, False, parts),
+        ratio_figure(longer, straightforward, below, 2, False, note),
     ]
 
 
@@ -185,13 +234,13 @@ def second_run_over_empty_jobs(bench: Bench, grid: Run, repeat: int, *more: str)
     compose the same configuration for the same jobs, and a job is an empty function. Table 1 is 35
     jobs, 31 cells: dense has no ratio.
     """
-    seconds = []
+    ours, empty = [], []
     for _ in range(repeat):
-        ours = bench.again(grid.folder, *more).cost.seconds
-        seconds.append((ours, bench.empty(grid.folder, *more).seconds))
-    note = " / ".join(f"{statistics.median(s[side] for s in seconds):.4g} s" for side in (0, 1))
+        ours.append(bench.again(grid.folder, *more).cost.seconds)
+        empty.append(bench.empty(grid.folder, *more).seconds)
+    note = f"{statistics.median(ours):.4g} s / {statistics.median(empty):.4g} s"
     name = f"second run of a grid of {len(grid.results)} cells / empty Hydra jobs"
-    return _median(name, [ours / empty for ours, empty in seconds], 1.2, True, note)
+    return ratio_figure(name, ours, empty, 1.2, True, note)
 
 
 def streamed_bytes(quick: bool) -> Figure:
@@ -211,17 +260,36 @@ def streamed_bytes(quick: bool) -> Figure:
 def growth(sizes: Sequence[int], repeat: int) -> Figure:
     """The exponent p of seconds ~ n^p of a decomposition, n the hidden size.
 
-    `compress` of the seven weights of one layer (LLaMA's shapes) by nsvd_i at ratio 0.3, in this
-    process; the median of the repetitions a size; p is the slope of the least-squares line through
-    the logarithms. Small sizes are ruled by the cost of a call and lower it.
+    `Compressor` on the seven weights of one layer (LLaMA's shapes) by nsvd_i at ratio 0.3, in this
+    process; the median of the repetitions of each size.
     """
-    seconds = {n: _one_layer(n, repeat) for n in sizes}
-    x, y = ([math.log(v) for v in values] for values in (seconds, seconds.values()))
+    return growth_figure({n: _one_layer(n, repeat) for n in sizes})
+
+
+def growth_figure(seconds: Mapping[int, float]) -> Figure:
+    """The slope of the least-squares line through the logarithms of size and seconds.
+
+    Small sizes are ruled by the cost of a call and lower it.
+
+    Args:
+        seconds: by size, in the order of the sizes; of two sizes at least.
+
+    Returns:
+        A figure without a value, which says why, where the times are too short to tell, or where
+        a larger size took no longer than a smaller one.
+    """
+    name = "growth of the decomposition with hidden size: exponent"
+    taken = ", ".join(f"{n}: {s:.3g} s" for n, s in seconds.items())
+    times = list(seconds.values())
+    if min(times) < SECONDS_TO_SEE_GROWTH:
+        why = f"times below {SECONDS_TO_SEE_GROWTH:g} s are too short to show a growth: {taken}"
+        return Figure(name, None, 3, True, why)
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        return Figure(name, None, 3, True, f"a larger size took no longer: {taken}")
+    x, y = ([math.log(v) for v in values] for values in (seconds, times))
     slope = statistics.linear_regression(x, y).slope
     last = (y[-1] - y[-2]) / (x[-1] - x[-2])
-    taken = ", ".join(f"{n}: {s:.3g} s" for n, s in seconds.items())
-    note = f"{taken}; between the last two {last:.3g}"
-    return Figure("growth of the decomposition with hidden size: exponent", slope, 3, True, note)
+    return Figure(name, slope, 3, True, f"{taken}; between the last two {last:.3g}")
 
 
 def _one_layer(n: int, repeat: int) -> float:
@@ -229,18 +297,17 @@ def _one_layer(n: int, repeat: int) -> float:
         model = transformers.AutoModelForCausalLM.from_config(Size(n, 1).config())
     shapes = {name: linear.weight.shape for name, linear in find_linears(model, []).items()}
     generator = torch.Generator().manual_seed(0)
-    layers, known = {}, {}
-    inputs = {width: _statistics(width, generator) for width in {s[1] for s in shapes.values()}}
-    for name, (rows, columns) in shapes.items():
-        layers[name] = nn.Linear(columns, rows, bias=False).requires_grad_(False)
-        known[name] = inputs[columns]
-    method, ranks = Method(whitening_named("cholesky"), "svd"), ranks_for(layers, 0.3)
-
-    def work() -> None:
-        compress(layers, ranks, method, 0.95, known, torch.float32)
-
-    work()
-    return statistics.median(seconds_of(work) for _ in range(repeat))
+    reads = {name: str(columns) for name, (_, columns) in shapes.items()}
+    inputs = {width: _statistics(int(width), generator) for width in set(reads.values())}
+    calibration = Calibration(inputs, reads)
+    layers = {
+        name: nn.Linear(columns, rows, bias=False).requires_grad_(False)
+        for name, (rows, columns) in shapes.items()
+    }
+    ranks = ranks_for(layers, 0.3)
+    compressor = Compressor(METHODS["nsvd_i"], ranks, calibration, FACTORS, torch.float32)
+    compressor.compress(layers)
+    return statistics.median(seconds_of(lambda: compressor.compress(layers)) for _ in range(repeat))
 
 
 def _statistics(width: int, generator: torch.Generator) -> Statistics:
@@ -251,8 +318,3 @@ def _statistics(width: int, generator: torch.Generator) -> Statistics:
         mean=X.mean(0).double(),
         tokens=len(X),
     )
-
-
-def _median(name: str, values: Sequence[float], limit: float, at_most: bool, note: str) -> Figure:
-    value = statistics.median(values)
-    return Figure(name, value, limit, at_most, note, repetitions=tuple(values))

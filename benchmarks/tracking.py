@@ -13,70 +13,86 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-WORK = """
-import json, resource, sys, time
-from nsvd_exp.cli import main as cli
-from nsvd_exp.tracking import runs as tracking
+from nsvd_exp.progress import Observer, Progress
 
-inside = 0.0
-cells = []
+CELLS = {"first of a process": 0.3, "second": 0.4}
 
 
-def timed(function):
-    def wrapper(*arguments):
-        global inside
+class Timed(Observer):
+    """Passes on what it is told, and sums the seconds that the other observer takes."""
+
+    def __init__(self, other: Observer) -> None:
+        self.other, self.seconds = other, 0.0
+
+    def _timed(self, call: Callable[..., Any], *arguments: Any) -> Any:
         start = time.perf_counter()
-        found = function(*arguments)
-        inside += time.perf_counter() - start
-        return timed(found) if callable(found) else found
+        found = call(*arguments)
+        self.seconds += time.perf_counter() - start
+        return found
 
-    return wrapper
+    def progress(self, stage: str) -> Progress | None:
+        update = self._timed(self.other.progress, stage)
+        return update and (lambda done, total: self._timed(update, done, total))
 
+    def started(self) -> None:
+        self._timed(self.other.started)
 
-for name in ("started", "progress", "measured", "finished"):
-    setattr(tracking.CellTracker, name, timed(getattr(tracking.CellTracker, name)))
-real = cli.run
+    def measured(self, measurement: Mapping[str, Any]) -> None:
+        self._timed(self.other.measured, measurement)
 
+    def finished(self, result: Mapping[str, Any]) -> None:
+        self._timed(self.other.finished, result)
 
-def run(*arguments):
-    global inside
-    inside, start = 0.0, time.perf_counter()
-    found = real(*arguments)
-    cells.append({"inside": inside, "cell": time.perf_counter() - start})
-    return found
-
-
-cli.run = run
-cli.main(sys.argv[1:])
-import wandb
-
-wandb.teardown()
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps({"cells": cells, "helper": used.ru_utime + used.ru_stime}))
-"""
-CELLS = ("first of a process", "second")
+    def close(self) -> None:
+        self._timed(self.other.close)
 
 
-def measure(folder: str) -> dict[str, object]:
-    """Seconds of two cells, one after the other in a fresh process, and inside the observer."""
+def measure_here(cache: str) -> dict[str, Any]:
+    """Seconds of two cells, one after the other in this process, and inside the tracker."""
+    import wandb
+    from runs import planned
+
+    from nsvd_exp.experiment.run import run_cell
+    from nsvd_exp.experiment.session import Session
+    from nsvd_exp.tracking.cell import CellTracker
+    from nsvd_exp.tracking.session import WandbSession
+
+    session, wandb_session, cells = Session(), WandbSession(), []
     with tempfile.TemporaryDirectory() as results:
-        settings = [f"cache_dir={folder}", f"results_dir={results}", "report=false"]
-        grid = ["-m", "method=nsvd_i", "ratio=0.3,0.4", "tracking.mode=offline"]
-        done = subprocess.run(
-            [sys.executable, "-c", WORK, *settings, *grid],
-            env={k: v for k, v in os.environ.items() if not k.startswith("WANDB_")},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        settings = [f"cache_dir={cache}", f"results_dir={results}", "tracking.mode=offline"]
+        for ratio in CELLS.values():
+            plan = planned("method=nsvd_i", f"ratio={ratio}", *settings)
+            start = time.perf_counter()
+            with closing(Timed(CellTracker(plan, None, wandb_session))) as observer:
+                run_cell(plan, session, observer)
+            cells.append({"inside": observer.seconds, "cell": time.perf_counter() - start})
+        wandb.teardown()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"cells": cells, "helper": used.ru_utime + used.ru_stime}
+
+
+def measure(cache: str) -> dict[str, Any]:
+    """`measure_here` in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--here", cache],
+        env={k: v for k, v in os.environ.items() if not k.startswith("WANDB_")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -84,10 +100,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--here", metavar="CACHE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(measure_here(options.here)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         measure(folder)  # calibrates
-        runs = [measure(folder) for _ in range(repeat)]
+        runs = [measure(folder) for _ in range(options.repeat)]
     table = Table(title="One cell of the default, medians")
     for heading in ("cell", "seconds", "of them in the tracker", "share"):
         table.add_column(heading)

@@ -1,8 +1,45 @@
-"""nsvd_exp: low-rank compression of language models, after NSVD (arXiv 2503.17101)."""
+"""nsvd_exp: low-rank compression of language models, after NSVD (arXiv 2503.17101).
 
+    import nsvd_exp as nx
+
+    calibration = nx.calibrate(model, nx.samples("wikitext2", tokenizer, count=64, length=512))
+    report = nx.compress(model, nx.methods.NSVD(k1=0.95), ratio=0.3, calibration=calibration)
+    nx.perplexity(model, nx.windows("ptb", tokenizer))
+
+Names are loaded when they are used (PEP 562): importing the package takes milliseconds, and no
+torch. `docs/library.md` describes them.
+"""
+
+from __future__ import annotations
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nsvd_exp import methods as methods
+    from nsvd_exp.errors import NsvdError as NsvdError
+    from nsvd_exp.library import Compression as Compression
+    from nsvd_exp.library import calibrate as calibrate
+    from nsvd_exp.library import compress as compress
+    from nsvd_exp.library import perplexity as perplexity
+    from nsvd_exp.library import samples as samples
+    from nsvd_exp.library import windows as windows
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Compression",
+    "NsvdError",
+    "calibrate",
+    "compress",
+    "methods",
+    "perplexity",
+    "samples",
+    "windows",
+]
+
+_FROM = {"NsvdError": "nsvd_exp.errors"}
 
 # Before torch loads OpenMP: its threads wait for one another spinning, but not for long. Where
 # other processes use the same cores, small eigenproblems otherwise take up to hundreds of times
@@ -10,3 +47,15 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # The same for SciPy's OpenBLAS, which waits for 2^26 cycles otherwise: 2^4.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "methods":
+        return importlib.import_module("nsvd_exp.methods")
+    if name not in __all__:
+        raise AttributeError(f"module 'nsvd_exp' has no attribute '{name}'")
+    return getattr(importlib.import_module(_FROM.get(name, "nsvd_exp.library")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

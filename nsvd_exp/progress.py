@@ -1,9 +1,19 @@
-"""How long-running code says how far it is. Imports no torch."""
+"""One way to follow long work: an `Observer` is told how far it is. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import rich.progress
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 30
 
 Progress = Callable[[int, int], None]
 """Called with (done, of how many)."""
@@ -22,8 +32,8 @@ class Observer:
     def started(self) -> None:
         """The work on the cell begins."""
 
-    def measured(self, number: Mapping[str, Any]) -> None:
-        """A dataset's number is stored."""
+    def measured(self, measurement: Mapping[str, Any]) -> None:
+        """A dataset's measurement is stored."""
 
     def finished(self, result: Mapping[str, Any]) -> None:
         """The cell is over, done or failed, and this result is stored."""
@@ -55,9 +65,9 @@ class Observers(Observer):
         for observer in self._observers:
             observer.started()
 
-    def measured(self, number: Mapping[str, Any]) -> None:
+    def measured(self, measurement: Mapping[str, Any]) -> None:
         for observer in self._observers:
-            observer.measured(number)
+            observer.measured(measurement)
 
     def finished(self, result: Mapping[str, Any]) -> None:
         for observer in self._observers:
@@ -66,3 +76,50 @@ class Observers(Observer):
     def close(self) -> None:
         for observer in self._observers:
             observer.close()
+
+
+class ProgressBars(Observer):
+    """Shows a bar for each stage on stderr; without a terminal, a line in the log twice a minute.
+
+    Args:
+        bars: of rich.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self, bars: rich.progress.Progress, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._bars, self._clock = bars, clock
+
+    @classmethod
+    @contextmanager
+    def showing(cls, title: str) -> Iterator[ProgressBars]:
+        """Bars are on screen inside, and gone afterwards."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        console = Console(stderr=True, highlight=False)
+        columns = (TextColumn(f"{title}  {{task.description}}"), BarColumn(), MofNCompleteColumn())
+        with Bars(
+            *columns,
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bars:
+            yield cls(bars)
+
+    def progress(self, stage: str) -> Progress:
+        """A callback (done, of how many) for the bar of this stage."""
+        task = self._bars.add_task(stage, total=None)
+        said = self._clock()
+
+        def update(done: int, total: int) -> None:
+            nonlocal said
+            self._bars.update(task, completed=done, total=total, visible=done < total)
+            if self._bars.disable and self._clock() - said > SECONDS_BETWEEN_LINES:
+                said = self._clock()
+                log.info("%s: %d of %d", stage, done, total)
+
+        return update

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The paper's tables on a Slurm cluster: one array task a preset, one GPU each, one shared results_dir.
+# The paper's tables on a Slurm cluster: one array task for each preset, with one GPU, and one results_dir
+# that all tasks share.
 #
 #   sbatch sweeps/slurm.sh results_dir=/scratch/nsvd                       # from the repository's root
 #   sbatch --array=4 --mem=128G sweeps/slurm.sh results_dir=/scratch/nsvd  # one of them
 #   python -m nsvd_exp.report /scratch/nsvd                                # when they are done
 #
-# Tasks share cells and calibration statistics: who comes second waits, and finds them done. Submitting
-# again does what is missing. Memory and hours are in the presets' headers; --mem is for the statistics
-# (Table 6, LLaMA-30B: 128G). PYTHON names the interpreter, if it is not the environment's.
+# Tasks share cells and calibration statistics: the one that comes second waits and finds them done.
+# Submitting again does what is missing. Memory and hours are in the headers of the presets; --mem is for the
+# statistics (LLaMA-30B in Table 6: 128G). PYTHON names the interpreter, if it is not the environment's.
 #SBATCH --job-name=nsvd_exp
 #SBATCH --array=0-5
 #SBATCH --gpus=1

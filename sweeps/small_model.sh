@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Tables 1, 3 and 4 on a small model of your own, and their report: the whole comparison without a GPU.
+# Tables 1, 3 and 4 on a small model of your own, and their report: the comparison of methods without a GPU.
 #
 #   sweeps/small_model.sh MODEL_FOLDER DATA_FOLDER [RESULTS_DIR [NAME=VALUE ...]]
 #
-# DATA_FOLDER holds wikitext2/train and <dataset>/test for each of the six datasets below. Windows of 512
-# tokens, at most 64 a dataset. Such a model loses little at the paper's ratios, hence ratios up to 0.9.
-# RESULTS_DIR is results/<model> if not given. Settings that are typed replace those below.
+# DATA_FOLDER holds wikitext2/train and <dataset>/test for each of the six datasets below. At most 64 windows
+# of 512 tokens are evaluated of each dataset. Such a model loses little at the paper's ratios, hence ratios
+# up to 0.9. RESULTS_DIR is results/<model> if it is not given. Settings that are typed replace those below.
 set -euo pipefail
 
 if (($# < 2)); then

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import compose, new_process
-from test_runner import run
+from helpers.cells import run
+from helpers.configuration import compose
 
 from nsvd_exp.cli.cache import main
 from nsvd_exp.config.schema import KEEPS
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment import session as stages
-from nsvd_exp.storage.cache import BASES, KEPT, KINDS, STATISTICS, Cache, cache_at
-from nsvd_exp.storage.files import hold
+from nsvd_exp.experiment.session import Session
+from nsvd_exp.storage.cache import BASES, KEPT, KINDS, STATISTICS, Cache
 from nsvd_exp.storage.tensors import FORMAT
 
 Settings = Callable[..., list[str]]
+ME = f"process {os.getpid()} on {socket.gethostname()}"
 ABOUT = {"model": "LLaMA-7B", "dtype": "float16", "calibration": "256 x 2048 tokens", "metric": "M"}
 
 
 def put(cache: Cache, key: str, size: int, kind: str = BASES, used: float | None = None) -> Path:
-    """An entry of that size, used last at that time; it is in use until the next."""
+    """An entry of that size, last used at that time; it is in use until the next."""
     cache.use(kind, key, ABOUT)
     path = cache.folder / kind / key / "layer.safetensors"
-    cache.write(kind, path, size, lambda file: file.write_bytes(bytes(size)))
+    path.parent.mkdir(exist_ok=True)
+    cache.write(kind, size, lambda: path.write_bytes(bytes(size)))
     if used is not None:
         os.utime(cache.folder / kind / f"{key}.json", (used, used))
     return path
@@ -41,29 +41,6 @@ def put(cache: Cache, key: str, size: int, kind: str = BASES, used: float | None
 
 def keys(cache: Cache) -> list[str]:
     return [entry.key for entry in cache.entries()]
-
-
-USER = """
-import sys, time
-from pathlib import Path
-from nsvd_exp.storage.cache import Cache
-Cache(Path(sys.argv[1])).use(sys.argv[2], sys.argv[3], {})
-print("used", flush=True)
-time.sleep(60)
-"""
-
-
-@contextmanager
-def used_elsewhere(cache: Cache, key: str, kind: str = BASES) -> Iterator[subprocess.Popen[str]]:
-    """Another process uses that entry inside."""
-    command = [sys.executable, "-c", USER, str(cache.folder), kind, key]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "used\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def test_the_settings_are_those_of_the_schema() -> None:
@@ -99,35 +76,78 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
 def test_what_is_in_use_stays_whatever_the_limit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = Cache(tmp_path, limit=2500)
-    theirs = put(cache, "theirs", 1000, used=1.0)
+    cache, others = Cache(tmp_path, limit=2500), Cache(tmp_path)
+    theirs = put(others, "theirs", 1000, used=1.0)
     put(cache, "nobodys", 1000, used=2.0)
-    with used_elsewhere(cache, "theirs"):
-        os.utime(tmp_path / BASES / "theirs.json", (1.0, 1.0))
-        ours = put(cache, "ours", 1000)
-        assert sorted(keys(cache)) == ["ours", "theirs"]
-        for _ in range(2):  # no room: not kept, and said once
-            other = cache.folder / BASES / "ours" / "another.safetensors"
-            assert not cache.write(BASES, other, 1000, lambda path: path.write_bytes(b"x"))
-            assert not other.exists()
-        assert caplog.text.count("has no room for") == 1
-        assert "cache.limit_gb=2.5e-06" in caplog.text
+    ours = put(cache, "ours", 1000)
+    assert keys(cache) == ["theirs", "ours"]
+    for _ in range(2):  # no room: not kept, and said once
+        assert not cache.write(BASES, 1000, lambda: pytest.fail("written"))
+    assert caplog.text.count("has no room for") == 1
+    assert "cache.limit_gb=2.5e-06" in caplog.text
     assert theirs.exists()
     assert ours.exists()
-    # The other process is dead: what it used is nobody's now.
+    del others  # what it used is nobody's now
     put(cache, "next", 1000)
     assert not theirs.exists()
     assert len(list((tmp_path / "in_use").glob("*.lock"))) == 1
 
 
-def test_one_entry_of_each_kind_is_in_use_by_a_process(tmp_path: Path) -> None:
+USER = """
+import sys, time
+from pathlib import Path
+from nsvd_exp.storage.cache import Cache
+cache = Cache(Path(sys.argv[1]))
+cache.use("bases", "theirs", {})
+print("used", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_what_another_process_uses_stays_until_it_is_dead(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    command = [sys.executable, "-c", USER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "used\n"
+        gone, kept = cache.remove(lambda entry: True)
+        process.kill()
+    assert (gone, [entry.users for entry in kept]) == ([], [(theirs(process.pid),)])
+    assert [entry.users for entry in cache.entries()] == [()]
+    assert not list((tmp_path / "in_use").iterdir())
+
+
+def theirs(pid: int | None) -> str:
+    return f"process {pid} on {socket.gethostname()}"
+
+
+def test_a_forked_process_protects_its_own_and_leaves_its_parents(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    put(cache, "parents", 10)
+
+    def child() -> None:
+        put(cache, "childs", 10)
+        found = {entry.key: entry.users for entry in cache.entries()}
+        assert found == {"parents": (ME,), "childs": (theirs(os.getpid()),)}
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert {entry.key: entry.users for entry in cache.entries()} == {
+        "parents": (ME,),
+        "childs": (),
+    }
+
+
+def test_one_entry_of_each_kind_is_in_use(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     put(cache, "statistics", 10, STATISTICS)
     put(cache, "gram", 10)
     put(cache, "identity", 10)
     used = {entry.key: entry.users for entry in cache.entries()}
-    me = (f"process {os.getpid()} on {socket.gethostname()}",)
-    assert used == {"statistics": me, "gram": (), "identity": me}
+    assert used == {"statistics": (ME,), "gram": (), "identity": (ME,)}
 
 
 def test_what_a_dead_process_left_half_written_is_part_of_its_entry(tmp_path: Path) -> None:
@@ -145,36 +165,39 @@ def test_what_a_dead_process_left_half_written_is_part_of_its_entry(tmp_path: Pa
     assert {path.name for path in (tmp_path / BASES).iterdir()} == {"other.json"}
 
 
+def calibrations(caplog: pytest.LogCaptureFixture) -> int:
+    """How many passes of the model over calibration text there have been in this test."""
+    return caplog.text.count("calibrating on ")
+
+
 def test_keep_none_writes_nothing_and_calibrates_once_a_process(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls: list[Any] = []
-    real = stages.calibrate
-    monkeypatch.setattr(stages, "calibrate", lambda *args: calls.append(0) or real(*args))
+    caplog.set_level(logging.INFO, "nsvd_exp")
     arguments = [*settings(), "dataset=[ptb]", "cache.keep=none", "cache_dir=/dev/null/nowhere"]
+    session = Session()
     for method in ("asvd_i", "nsvd_i", "asvd_0"):
-        assert run(*arguments, f"method={method}")["status"] == "done"
-    assert len(calls) == 1
-    new_process()
+        assert run(*arguments, f"method={method}", session=session)["status"] == "done"
+    assert calibrations(caplog) == 1
     run(*arguments, "method=asvd_ii")
-    assert len(calls) == 2
+    assert calibrations(caplog) == 2
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"cells"}
 
 
-def test_kept_statistics_are_read_once_a_process(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_kept_statistics_are_loaded_once_a_process(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "nsvd_exp")
     arguments = [*settings(), "dataset=[ptb]"]
     run(*arguments, "method=asvd_i")
-    new_process()
-    reads = []
-    real = stages.Calibration.load
-    monkeypatch.setattr(
-        stages.Calibration, "load", classmethod(lambda _, path: reads.append(path) or real(path))
-    )
-    for method in ("asvd_ii", "nsvd_i", "asvd_0"):
-        assert run(*arguments, f"method={method}")["status"] == "done"
-    assert len(reads) == 1
+    session = Session()
+    run(*arguments, "method=asvd_ii", session=session)
+    assert calibrations(caplog) == 1
+    (index,) = (tmp_path / "results/cache/calibration").glob("*/index.json")
+    index.unlink()  # whoever loaded the statistics again would have to make them again
+    for method in ("nsvd_i", "asvd_0"):
+        assert run(*arguments, f"method={method}", session=session)["status"] == "done"
+    assert calibrations(caplog) == 1
 
 
 def test_a_calibration_without_room_is_not_kept_and_the_cell_goes_on(
@@ -191,32 +214,33 @@ def test_statistics_of_another_version_are_made_again(
 ) -> None:
     arguments = [*settings(), "dataset=[ptb]"]
     first = run(*arguments, "method=asvd_i")
-    (kept,) = (tmp_path / "results/cache/calibration").glob("*.safetensors")
-    content, known = kept.read_bytes(), f'"format": "{FORMAT}"'.encode()
+    (index,) = (tmp_path / "results/cache/calibration").glob("*/index.json")
+    content, known = index.read_text(), f'"format": "{FORMAT}"'
     assert known in content
-    kept.write_bytes(content.replace(known, b'"format": "0"'))
-    new_process()
+    index.write_text(content.replace(known, '"format": "0"'))
     again = run(*arguments, "method=asvd_ii", "ratio=0.3")
     assert caplog.text.count("made again") == 1
     assert again["datasets"]["ptb"]["nll"] == pytest.approx(first["datasets"]["ptb"]["nll"])
 
 
 CALIBRATOR = """
-import sys
+import sys, time
 sys.path.insert(0, sys.argv[1])
-from nsvd_exp.experiment import session as stages
-real = stages.calibrate
-def calibrate(*args):
-    import time
-    print("calibrating", flush=True)
-    time.sleep(1)
-    return real(*args)
-stages.calibrate = calibrate
-from test_runner import run
-print(run(*sys.argv[2:])["status"], flush=True)
+from helpers.configuration import compose
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import Session
+from nsvd_exp.progress import Observer
+class Slow(Observer):
+    def progress(self, stage):
+        if stage == "calibrate":
+            print("calibrating", flush=True)
+            time.sleep(1)
+print(run_cell(plan_cell(compose(*sys.argv[2:])), Session(), Slow())["status"], flush=True)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_calibrate_once(settings: Settings) -> None:
     common = [*settings(), "dataset=[ptb]", "cache.keep=bases"]
     tests = str(Path(__file__).parent)
@@ -232,47 +256,6 @@ def test_two_processes_calibrate_once(settings: Settings) -> None:
     outputs = [process.communicate(timeout=120) for process in processes]
     said = [line for out, _ in outputs for line in out.splitlines()]
     assert sorted(said) == ["calibrating", "done", "done"], outputs
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from nsvd_exp.storage.files import hold
-with hold(Path(sys.argv[1]), "a long work", print):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_whose_owner_is_gone_blocks_nobody(tmp_path: Path) -> None:
-    path = tmp_path / "x.lock"
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        holder.send_signal(signal.SIGKILL)
-    assert "a long work" in (tmp_path / "x.lock.owner").read_text()
-    with hold(path, "the next", pytest.fail):
-        pass
-    assert not (tmp_path / "x.lock.owner").exists()
-
-
-def test_a_file_system_without_locks_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import errno
-    import fcntl
-
-    def no_flock(*_: Any) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", no_flock)
-    with (
-        pytest.warns(UserWarning, match="flock"),
-        pytest.raises(NsvdError, match="has no flock: mount it with flock"),
-        hold(tmp_path / "x.lock", "x", pytest.fail),
-    ):
-        pytest.fail("it was held")
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -291,7 +274,7 @@ def test_list_says_what_for_which_model_how_large_and_who_uses_it(
     for part in ("calibration", "LLaMA-7B float16", "256 x 2048 tokens under M", "2.5 MB"):
         assert part in out
     assert "2025-03-21 12:30" in out
-    assert f"process {os.getpid()} on {socket.gethostname()}" in out
+    assert ME in out
 
 
 def test_clear_removes_what_was_asked_for_and_spares_what_is_in_use(
@@ -350,8 +333,3 @@ def test_looking_at_the_cache_imports_no_torch(tmp_path: Path) -> None:
     script += "print('torch' in sys.modules)"
     command = [sys.executable, "-c", script, "list", f"--cache-dir={tmp_path}"]
     assert subprocess.run(command, capture_output=True, text=True).stdout.endswith("False\n")
-
-
-def test_one_process_has_one_cache_of_a_folder(tmp_path: Path) -> None:
-    assert cache_at(tmp_path, "bases", 1.0) is cache_at(tmp_path, "bases", 1.0)
-    assert cache_at(tmp_path, "bases", 1.5).limit == 1_500_000_000

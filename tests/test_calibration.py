@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, gram, make_model
+from helpers.matrices import gram, inputs_by_hand
+from helpers.models import CONFIGS, make_model
+from helpers.texts import token_ids
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Statistics
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
-from nsvd_exp.pipeline.calibrate import PANEL, GramAccumulator, InputWatcher, calibrate
-from nsvd_exp.storage.tensors import DAMAGED, Calibration
+from nsvd_exp.pipeline import calibrate as calibration
+from nsvd_exp.pipeline.inputs import PANEL
 
 # Which layers read one tensor, by architecture: what their forward code says.
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -24,25 +28,8 @@ SHARED_INPUTS = {
 }
 
 
-def token_ids(samples: int = 7, length: int = 16) -> torch.Tensor:
-    return torch.randint(2, 99, (samples, length), generator=torch.Generator().manual_seed(0))
-
-
-def inputs_by_hand(model: nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The input of every block Linear, (tokens, n), kept whole."""
-    seen: dict[str, list[torch.Tensor]] = {}
-    handles = [
-        layer.register_forward_pre_hook(
-            lambda _, args, name=name: seen.setdefault(name, []).append(args[0].flatten(0, -2))
-        )
-        for name, layer in find_linears(model, []).items()
-    ]
-    with torch.no_grad():
-        for row in ids:
-            model(input_ids=row[None])
-    for handle in handles:
-        handle.remove()
-    return {name: torch.cat(parts) for name, parts in seen.items()}
+def calibrate(*args: Any, **options: Any) -> Calibration:
+    return Calibration(*calibration.calibrate(*args, **options), {})
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -51,9 +38,9 @@ def test_statistics_are_what_their_definitions_say(name: str) -> None:
     ids = token_ids()
     statistics = calibrate(model, find_linears(model, []), ids, batch=3)
     by_hand = inputs_by_hand(model, ids)
-    assert statistics.keys() == by_hand.keys()
+    assert statistics.reads.keys() == by_hand.keys()
     for layer, x in by_hand.items():
-        s = statistics[layer]
+        s = statistics.of(layer)
         assert s.tokens == len(x) == ids.numel()
         torch.testing.assert_close(s.gram, x.T @ x)
         torch.testing.assert_close(s.abs_mean, x.abs().mean(0))
@@ -67,13 +54,13 @@ def test_layers_that_read_one_tensor_share_statistics_and_no_others_do(
     model = make_model(name)
     layers = find_linears(model, [])
     statistics = calibrate(model, layers, token_ids())
-    distinct = len({id(s) for s in statistics.values()})
     blocks = model.config.num_hidden_layers
-    assert distinct == len(layers) - blocks * sum(len(group) - 1 for group in groups)
+    assert len(statistics.inputs) == len(layers) - blocks * sum(len(group) - 1 for group in groups)
     for group in groups:
-        members = [s for layer, s in statistics.items() if ".0." in layer and layer.endswith(group)]
+        members = [name for name in layers if ".0." in name and name.endswith(group)]
         assert len(members) == len(group)
-        assert len({id(s) for s in members}) == 1
+        (read,) = {statistics.reads[name] for name in members}
+        assert read in members
 
 
 @pytest.mark.parametrize(
@@ -87,8 +74,8 @@ def test_the_batch_size_shows_only_as_rounding(dtype: torch.dtype, tolerance: fl
     reference = calibrate(model, layers, ids, batch=16)
     for batch in (1, 5):
         other = calibrate(model, layers, ids, batch=batch)
-        for name, s in reference.items():
-            error = torch.linalg.matrix_norm(other[name].gram - s.gram)
+        for name, s in reference.inputs.items():
+            error = torch.linalg.matrix_norm(other.inputs[name].gram - s.gram)
             assert error <= tolerance * torch.linalg.matrix_norm(s.gram), name
 
 
@@ -112,117 +99,65 @@ def test_a_gram_matrix_made_in_panels_is_whole_and_symmetric(n: int) -> None:
 
 
 class OneBlock(nn.Module):
-    """A model with a single block, so that a test can say what its layers read."""
+    """A model of one block with two layers, whose forward pass `run(first, second, x)` is given."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, run: Callable[..., object]) -> None:
         super().__init__()
+        block = nn.ModuleDict({name: nn.Linear(4, 4).double() for name in ("first", "second")})
+        block.forward = lambda x: run(block["first"], block["second"], x)
         self.blocks = nn.ModuleList([block])
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> None:
         self.blocks[0](nn.functional.one_hot(input_ids % 4, 4).double())
 
 
-class Rewriting(nn.Module):
-    """Two layers that get the same tensor object, which is changed in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.first(x)
-        self.second(x.mul_(2))
+def of_one_block(run: Callable[..., object]) -> tuple[Statistics, Statistics]:
+    """The statistics of both layers of a `OneBlock`."""
+    model = OneBlock(run)
+    found = calibrate(model, find_linears(model, []), token_ids())
+    return found.of("blocks.0.first"), found.of("blocks.0.second")
 
 
 def test_a_tensor_changed_in_place_is_another_input() -> None:
-    model = OneBlock(Rewriting())
-    s = calibrate(model, find_linears(model, []), token_ids())
-    torch.testing.assert_close(s["blocks.0.second"].gram, 4 * s["blocks.0.first"].gram)
-
-
-class ShortLived(nn.Module):
-    """Inputs that die at once: the allocator gives the second the address of the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.first(x * 2)
-        self.second(x * 3)
+    first, second = of_one_block(lambda first, second, x: (first(x), second(x.mul_(2))))
+    torch.testing.assert_close(second.gram, 4 * first.gram)
 
 
 def test_an_address_used_again_is_another_input() -> None:
-    model = OneBlock(ShortLived())
-    s = calibrate(model, find_linears(model, []), token_ids())
-    torch.testing.assert_close(4 * s["blocks.0.second"].gram, 9 * s["blocks.0.first"].gram)
-
-
-class ByKeyword(nn.Module):
-    """A layer that gets its input as a keyword."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4).double()
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.layer(input=x)
+    """Inputs that die at once: the allocator gives the second the address of the first."""
+    first, second = of_one_block(lambda first, second, x: (first(x * 2), second(x * 3)))
+    torch.testing.assert_close(4 * second.gram, 9 * first.gram)
 
 
 def test_inputs_given_by_keyword_count_too() -> None:
-    model = OneBlock(ByKeyword())
-    s = calibrate(model, find_linears(model, []), token_ids())
-    assert s["blocks.0.layer"].tokens == token_ids().numel()
-
-
-class PartlyShared(nn.Module):
-    """Two layers that share one of the two inputs of the first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.first(x)
-        self.first(x * 3)
-        self.second(x)
+    first, second = of_one_block(lambda first, second, x: (first(input=x), second(x)))
+    assert first is second
+    assert first.tokens == token_ids().numel()
 
 
 def test_layers_that_share_some_inputs_and_not_others_are_refused() -> None:
-    model = OneBlock(PartlyShared())
     with pytest.raises(NsvdError, match=r"blocks\.0\.second shares some of its inputs"):
-        calibrate(model, find_linears(model, []), token_ids())
+        of_one_block(lambda first, second, x: (first(x), first(x * 3), second(x)))
+
+
+def test_a_layer_without_a_token_is_an_error() -> None:
+    with pytest.raises(NsvdError, match=r"blocks\.0\.second saw no calibration token"):
+        of_one_block(lambda first, second, x: first(x))
 
 
 def test_no_more_than_one_block_of_inputs_is_held() -> None:
     model = make_model("llama")
-    watcher = InputWatcher(find_linears(model, []), model.model.layers, GramAccumulator)
-    held = []
-    handle = model.model.layers[1].register_forward_pre_hook(
-        lambda *_: held.append(len(watcher._seen))
-    )
-    with watcher.watching(), torch.no_grad():
-        model(input_ids=token_ids())
-    handle.remove()
-    assert held == [0]
-    assert not watcher._seen
-
-
-class Unused(nn.Module):
-    """A layer that no token reaches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = (nn.Linear(4, 4).double() for _ in range(2))
-
-    def forward(self, x: torch.Tensor) -> None:
-        self.used(x)
-
-
-def test_a_layer_without_a_token_is_an_error() -> None:
-    model = OneBlock(Unused())
-    with pytest.raises(NsvdError, match=r"blocks\.0\.unused saw no calibration token"):
-        calibrate(model, find_linears(model, []), token_ids())
+    first, second = model.model.layers
+    inputs: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    for layer in find_linears(model, []).values():
+        layer.register_forward_pre_hook(lambda _, args: inputs.append(weakref.ref(args[0])))
+    for block in (first.mlp.down_proj, second):
+        block.register_forward_pre_hook(
+            lambda *_: alive.append(len({id(x()) for x in inputs if x() is not None}))
+        )
+    calibrate(model, find_linears(model, []), token_ids(), batch=7)
+    assert alive == [4, 0]  # of q k v, of o, of gate and up, of down; and none of the last block
 
 
 def test_activations_that_are_not_finite_name_the_first_layer() -> None:
@@ -244,9 +179,9 @@ def test_a_pass_that_ran_out_of_memory_counts_nothing_twice() -> None:
 
     handle = model.model.layers[1].mlp.down_proj.register_forward_pre_hook(refuse)
     statistics = calibrate(model, layers, ids, batch="auto")
-    for name, s in expected.items():
-        assert statistics[name].tokens == 600 * 16
-        torch.testing.assert_close(statistics[name].gram, s.gram)
+    for name, s in expected.inputs.items():
+        assert statistics.inputs[name].tokens == 600 * 16
+        torch.testing.assert_close(statistics.inputs[name].gram, s.gram)
     with pytest.raises(NsvdError, match="too little memory for 100 windows"):
         calibrate(model, layers, ids, batch=100)
     handle.remove()
@@ -257,36 +192,3 @@ def test_hooks_are_gone_afterwards() -> None:
     layers = find_linears(model, [])
     calibrate(model, layers, token_ids())
     assert not any(layer._forward_pre_hooks for layer in layers.values())
-
-
-def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
-    model = make_model("llama")
-    statistics = calibrate(model, find_linears(model, []), token_ids())
-    path = tmp_path / "s.safetensors"
-    Calibration(statistics, {"samples": 7, "bos": False}).save(path)
-    read = Calibration.load(path)
-    assert read.record == {"samples": 7, "bos": False}
-    assert read.statistics.keys() == statistics.keys()
-    for name, s in statistics.items():
-        t: Statistics = read.statistics[name]
-        assert torch.equal(t.gram, s.gram)
-        assert torch.equal(t.mean, s.mean)
-        assert torch.equal(t.abs_mean, s.abs_mean)
-        assert t.tokens == s.tokens
-    held = list(read.statistics.values())  # an id is an object's own only while it lives
-    assert len({id(s) for s in held}) == len({id(s) for s in statistics.values()})
-
-
-@pytest.mark.parametrize("damage", ["truncated", "one byte"])
-def test_a_damaged_file_is_told_apart(damage: str, tmp_path: Path) -> None:
-    path = tmp_path / "s.safetensors"
-    model = make_model("llama")
-    Calibration(calibrate(model, find_linears(model, []), token_ids()), {}).save(path)
-    content = bytearray(path.read_bytes())
-    if damage == "truncated":
-        del content[len(content) // 2 :]
-    else:
-        content[-100] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DAMAGED):
-        Calibration.load(path)

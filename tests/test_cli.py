@@ -8,47 +8,34 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import words
+from helpers.command_line import (
+    REPOSITORY,
+    Capture,
+    Settings,
+    cells_of,
+    command,
+    results_dir,
+    run_done,
+    run_main,
+    run_process,
+    wait_until,
+)
+from helpers.texts import words
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
 from nsvd_exp.cli.arguments import normalise
-from nsvd_exp.cli.main import main
 from nsvd_exp.config.files import conf_dir
-from nsvd_exp.storage.results import read_all
-
-Settings = Callable[..., list[str]]
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of the command line, in this process."""
-    capsys.readouterr()
-    try:
-        code = main(arguments)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def cells_of(arguments: list[str]) -> list[dict]:  # type: ignore[type-arg]
-    """What is stored under the results_dir of these arguments."""
-    results_dir = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
-    return list(read_all(Path(results_dir)))
-
-
-def test_one_cell_is_shown_beside_the_dense_model(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_cell_is_shown_beside_the_dense_model(settings: Settings, capsys: Capture) -> None:
     arguments = settings()
-    code, out, err = run_main(capsys, *arguments)
-    assert code == 0, err
+    out = run_done(capsys, *arguments)
     dense, nsvd = sorted(cells_of(arguments), key=lambda r: r["method"])
     assert (dense["method"], nsvd["method"]) == ("dense", "nsvd_i")
     for title, name in (("WikiText-2", "wikitext2"), ("PTB", "ptb"), ("C4", "c4")):
@@ -57,52 +44,45 @@ def test_one_cell_is_shown_beside_the_dense_model(
         assert re.findall(r"\d+\.\d+", line)[:2] == [f"{v:.2f}" for v in values]
         assert f"{values[1] / values[0]:.2f}" in line
     assert f"{nsvd['achieved_ratio']['layers']:.2%} of the compressed layers" in out
-    code, out, _ = run_main(capsys, *arguments)
-    assert code == 0
-    assert "already done" in out
+    assert "already done" in run_done(capsys, *arguments)
 
 
 def test_a_grid_does_each_cell_once_and_says_what_was_there(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: Capture
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=dense,svd,nsvd_i", "ratio=0.3,0.5"]
-    code, out, err = run_main(capsys, *arguments, "-m")
-    assert code == 0, err
-    assert "5 done, 1 skipped" in out  # dense has no ratio
+    arguments = [*settings(), "dataset=[ptb]", "report=false"]
+    arguments += ["method=dense,svd,nsvd_i", "ratio=0.3,0.5"]
+    assert "5 done, 1 skipped" in run_done(capsys, *arguments, "-m")  # dense has no ratio
     assert len(cells_of(arguments)) == 5
     before = cells_of(arguments)
-    code, out, _ = run_main(capsys, "-m", *arguments, "k1=0.95,0.5")
-    assert "1 done" not in out
-    assert "2 done, 10 skipped" in out  # two new k1 of nsvd_i; the others have none
+    out = run_done(capsys, "-m", *arguments, "k1=0.95,0.5")
+    assert "(2 done, 10 skipped)" in out  # two new k1 of nsvd_i; the others have none
     assert [r for r in cells_of(arguments) if r in before] == before
 
 
 def test_a_grid_ends_with_the_table_it_has_changed_and_names_the_page(
-    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    settings: Settings, capsys: Capture, tmp_path: Path
 ) -> None:
     arguments = [*settings(), "dataset=[ptb]", "ratio=0.3"]
-    code, out, err = run_main(capsys, "-m", *arguments, "method=asvd_i,svd")
-    assert code == 0, err
+    out = run_done(capsys, "-m", *arguments, "method=asvd_i,svd")
     page = tmp_path / "results" / "report" / "index.html"
     assert "Table 1:" in out
     assert "Table 3:" not in out
     assert f"report: {page}" in out.replace("\n", "")
     made = page.read_bytes()
-    code, out, _ = run_main(capsys, "-m", *arguments, "method=nsvd_i", "k1=0.9,0.8")
+    out = run_done(capsys, "-m", *arguments, "method=nsvd_i", "k1=0.9,0.8")
     assert "Table 3:" in out  # a grid over k1
     assert page.read_bytes() != made
     page.write_text("as it was")
-    code, out, _ = run_main(capsys, "-m", *arguments, "method=asvd_i,svd")
+    out = run_done(capsys, "-m", *arguments, "method=asvd_i,svd")
     assert "2 skipped" in out
     assert f"report: {page}" in out.replace("\n", "")
     assert page.read_text() == "as it was"  # nothing new: not made again
-    code, out, _ = run_main(capsys, "-m", *arguments, "method=asvd_0", "report=false")
-    assert code == 0
-    assert "report:" not in out
+    assert "report:" not in run_done(capsys, "-m", *arguments, "method=asvd_0", "report=false")
 
 
 def test_a_report_that_cannot_be_made_fails_no_grid(
-    settings: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    settings: Settings, capsys: Capture, tmp_path: Path
 ) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "report").write_text("a file in its place")
@@ -115,60 +95,54 @@ def test_a_report_that_cannot_be_made_fails_no_grid(
 
 
 def test_no_number_is_cut_short_in_a_narrow_terminal(
-    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     arguments = settings()
-    assert run_main(capsys, *arguments, "method=svd")[0] == 0
-    code, out, _ = run_main(capsys, "-m", *arguments, "method=svd,dense")
-    assert code == 0
+    run_done(capsys, *arguments, "method=svd")
+    out = run_done(capsys, "-m", *arguments, "method=svd,dense", "report=false")
     for cell in cells_of(arguments):
         for number in cell["datasets"].values():
             assert f" {number['perplexity']:.2f} " in out
 
 
-def test_datasets_are_an_axis_of_a_grid(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = settings()
+def test_datasets_are_an_axis_of_a_grid(settings: Settings, capsys: Capture) -> None:
+    arguments = [*settings(), "report=false"]
     arguments.remove("dataset=[wikitext2,ptb,c4]")
-    code, out, err = run_main(capsys, "-m", *arguments, "datasets=ptb,c4", "method=svd")
-    assert code == 0, err
-    assert "2 done" in out
+    assert "2 done" in run_done(capsys, "-m", *arguments, "datasets=ptb,c4", "method=svd")
     (cell,) = cells_of(arguments)
     assert set(cell["datasets"]) == {"ptb", "c4"}
-    code, out, _ = run_main(capsys, "-m", *arguments, "dataset=[ptb],[ptb,wikitext2]", "method=svd")
+    out = run_done(capsys, "-m", *arguments, "dataset=[ptb],[ptb,wikitext2]", "method=svd")
     assert "1 done, 1 skipped" in out
 
 
 def test_jobs_that_differ_in_other_settings_can_be_told_apart(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: Capture
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=asvd_i", "calibration.seed=1,2"]
-    code, out, err = run_main(capsys, "-m", *arguments, "ratio=0.3,0.5")
-    assert code == 0, err
-    rows = [line for line in out.splitlines() if "done" in line and "asvd_i" in line]
-    assert sorted(re.findall(r"calibration\.seed=\d", " ".join(rows))) == [
-        *["calibration.seed=1"] * 2,
-        *["calibration.seed=2"] * 2,
-    ]
-    assert "data_dir" not in out
+    arguments = [*settings(), "dataset=[ptb]", "report=false", "-m", "ratio=0.3"]
+    for method, field, values in (
+        ("asvd_i", "calibration.seed", ["1", "2"]),
+        ("asvd_0", "method.alpha", ["0.25", "0.5", "1"]),
+    ):
+        out = run_done(capsys, *arguments, f"method={method}", f"{field}={','.join(values)}")
+        rows = [line for line in out.splitlines() if " done " in line and f" {method} " in line]
+        assert re.findall(rf" {field}=(\S+) ", " ".join(rows)) == values
+        assert "data_dir" not in out
+        cells = [cell for cell in cells_of(arguments) if cell["method"] == method]
+        assert len({cell["key"] for cell in cells}) == len(cells) == len(values)
 
 
-def test_a_computed_ratio_is_the_cell_of_the_typed_one(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+def test_globs_and_ranges_are_axes_and_a_computed_ratio_is_the_typed_one(
+    settings: Settings, capsys: Capture
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=svd"]
-    assert run_main(capsys, *arguments, "ratio=0.3")[0] == 0
-    code, out, err = run_main(capsys, "-m", *arguments, "ratio=range(0.1,0.31,0.1)")
-    assert code == 0, err
-    assert "2 done, 1 skipped" in out
+    arguments = [*settings(), "dataset=[ptb]", "report=false"]
+    run_done(capsys, *arguments, "method=svd", "ratio=0.3")  # and dense, beside it
+    grid = ["method=glob([d*,*svd*],exclude=*_*)", "ratio=range(0.1,0.31,0.1)"]
+    assert "(2 done, 4 skipped)" in run_done(capsys, "-m", *arguments, *grid)
 
 
-def test_a_failed_cell_does_not_stop_the_grid(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "method=svd", "ratio=0.3,0.995,0.5"]
+def test_a_failed_cell_does_not_stop_the_grid(settings: Settings, capsys: Capture) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "method=svd", "ratio=0.3,0.995,0.5", "report=false"]
     code, out, err = run_main(capsys, "-m", *arguments)
     assert code == 1
     assert "2 done, 1 failed" in out
@@ -180,10 +154,7 @@ def test_a_failed_cell_does_not_stop_the_grid(
 
 
 def test_nothing_is_written_outside_of_results_dir(
-    settings: Settings,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, home = tmp_path / "work", tmp_path / "home"
     work.mkdir()
@@ -196,8 +167,7 @@ def test_nothing_is_written_outside_of_results_dir(
         ("results_dir=~/my $RUNS/é", home / "my runs" / "é"),
         ("results_dir=relative/place", work / "relative" / "place"),
     ):
-        code, _, err = run_main(capsys, *arguments, "dataset=[ptb]", "method=svd", given)
-        assert code == 0, err
+        run_done(capsys, *arguments, "dataset=[ptb]", "method=svd", given)
         assert {path.name for path in place.iterdir()} == {"cells", "hydra"}
     assert [path.name for path in work.iterdir()] == ["relative"]
     assert [path.name for path in home.iterdir()] == ["my runs"]
@@ -239,14 +209,28 @@ BAD_INPUT = {
     "model.skip=all": "A list is written [a,b]",
     "model.skip=['*']": "hold no Linear to compress that model.skip leaves",
     "device=cuda": "there is no CUDA device here",
-    "method=svd method.reading=scalar": "only asvd_iii has readings",
-    "method.whitening=choleski": "unknown whitening 'choleski'. Did you mean cholesky",
+    "method=svd method.reading=scalar": "unknown setting 'method.reading'",
+    "method=asvd_iii method.reading=scaled": "unknown reading 'scaled'. Did you mean scalar",
+    "method=asvd_0 method.alpha=-1": "alpha=-1.0: expected a number >= 0",
+    "method.first=nsvd_exp.methods.Choleski": "nsvd_exp.methods.Choleski cannot be imported",
+    "-m ratio=0.3,1.5": "ratio=1.5: expected 0 < ratio < 1",
+    "-m method=svd,nsvd_x": "unknown method 'nsvd_x'. Did you mean nsvd_i",
+    "-m ratio=interval(0.1,0.5)": "ratio=interval(0.1,0.5): expected values to go through, a,b,c",
+    "-m hydra/launcher=lokal": "unknown hydra/launcher 'lokal'. Did you mean local",
+    "hydra/launcher=local": "hydra/launcher=local runs grids: add -m",
+    "-m hydra/launcher=local hydra.launcher.n_jobs=0": "n_jobs=0: expected a positive number",
+    "-m hydra/launcher=local hydra.launcher.n_jobs=two": "n_jobs=two: expected a positive number",
+    "-m hydra/launcher=ray hydra.launcher.num_gpus=-1": "num_gpus=-1: expected a positive number",
+    "-m hydra/launcher=slurm hydra.launcher.check_s=0": "check_s=0: expected a positive number",
+    "-m hydra/launcher=local hydra.launcher.jobs=2": "unknown setting 'hydra.launcher.jobs'",
+    "-m hydra/launcher=local device=cuda:1": "gives each process a GPU of its own",
+    "-m hydra/launcher=local ratio=0.3,1.5": "ratio=1.5",
 }
 
 
 @pytest.mark.parametrize(("typed", "message"), BAD_INPUT.items())
 def test_bad_input_is_one_clear_message(
-    settings: Settings, capsys: pytest.CaptureFixture[str], typed: str, message: str
+    settings: Settings, capsys: Capture, typed: str, message: str
 ) -> None:
     arguments = settings()
     code, out, err = run_main(capsys, *arguments, *typed.split(" "))
@@ -256,24 +240,16 @@ def test_bad_input_is_one_clear_message(
     assert "Traceback" not in err
     assert out == ""
     assert not [r for r in cells_of(arguments) if r["status"] == "done" and r["method"] != "dense"]
-
-
-def test_a_bad_value_anywhere_in_a_grid_stops_it_before_the_first_job(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = settings()
-    for grid in ("ratio=0.3,1.5", "method=svd,nsvd_x"):
-        code, out, err = run_main(capsys, "-m", *arguments, grid)
+    if "-m " in typed or "hydra/launcher" in typed:  # is found before the first job of a grid
         assert code == 2
-        assert "1.5" in err or "nsvd_x" in err
-        assert out == ""
-    assert cells_of(arguments) == []
+        assert cells_of(arguments) == []
 
 
-def test_each_job_of_a_grid_is_composed_once(
-    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("launcher", "times"), [("here", 1), ("basic", 2)])
+def test_each_job_is_composed_once_and_a_launcher_of_hydra_composes_it_again(
+    settings: Settings, capsys: Capture, monkeypatch: pytest.MonkeyPatch, launcher: str, times: int
 ) -> None:
-    composed = []
+    composed: list[tuple[str, ...]] = []
     real = ConfigLoaderImpl.load_sweep_config
 
     def counted(self: ConfigLoaderImpl, master: DictConfig, overrides: list[str]) -> DictConfig:
@@ -281,11 +257,12 @@ def test_each_job_of_a_grid_is_composed_once(
         return real(self, master, overrides)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
-    arguments = [*settings(), "-m", "method=svd,asvd_0", "ratio=0.3,0.6", "report=false"]
-    code, out, err = run_main(capsys, *arguments)
-    assert code == 0, err
-    assert "4 done" in out
-    assert len(set(composed)) == len(composed) == 4
+    arguments = [*settings(), "dataset=[ptb]", "-m", "method=svd", "ratio=0.3,0.5,0.6"]
+    arguments += ["report=false", f"hydra/launcher={launcher}", "hydra.sweeper.max_batch_size=2"]
+    assert "(3 done)" in run_done(capsys, *arguments)
+    assert list(Counter(composed).values()) == [times] * 3
+    folders = [path.parent.name for path in results_dir(arguments).glob("hydra/*/*/log.txt")]
+    assert sorted(folders) == ["0", "1", "2"]  # those of the second batch are not the first's
 
 
 @pytest.mark.parametrize(
@@ -307,39 +284,46 @@ def test_arguments_are_put_as_hydra_takes_them(typed: str, given: str) -> None:
     assert normalise(typed) == given
 
 
-def test_help_and_configuration_are_there_to_read(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run_main(capsys, "--help")
-    assert code == 0
+def test_help_and_configuration_are_there_to_read(capsys: Capture) -> None:
+    out = run_done(capsys, "--help")
     for name in ("nsvd_i", "llama_7b", "alpaca_eval_jp", "evaluation.", "results_dir"):
         assert name in out
     assert max(map(len, out.splitlines())) <= 120
-    code, out, _ = run_main(capsys, "--cfg", "job", "method=asvd_iii")
-    assert code == 0
-    assert "reading: scalar" in out
+    assert "reading: scalar" in run_done(capsys, "--cfg", "job", "method=asvd_iii")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert run_done(capsys, "--version") == f"nsvd_exp {project['version']}\n"
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "nsvd_exp", *arguments]
+def test_a_reader_that_has_seen_enough_is_no_error(settings: Settings, capsys: Capture) -> None:
+    """As that of `| head` has; what is done all the same is said by the exit status."""
+    grid = [*settings(), "-m", "dataset=[ptb]", "method=svd", "report=false"]
+    run_done(capsys, *grid)
+    for arguments in (["--help"], ["--version"], grid):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            command(*arguments), stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        )
+        os.close(write)
+        assert done.returncode == 0
+        assert not re.search("error|Traceback", done.stderr), done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_cell_goes_on_where_it_stopped(settings: Settings, tmp_path: Path) -> None:
     """SIGKILL while it evaluates; the same command does the rest and measures nothing twice."""
     arguments = [*settings(), "method=dense", "evaluation.max_windows=null", "evaluation.batch=1"]
-    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
+    data = tmp_path / "data"
     (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(400_000)}) + "\n")
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (cells_of(arguments) and cells_of(arguments)[0]["datasets"]):
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, text=True)
+    wait_until(lambda: any(cell["datasets"] for cell in cells_of(arguments)), 120, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (left,) = cells_of(arguments)
     assert left["status"] == "partial"
     assert set(left["datasets"]) == {"wikitext2"}
     (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(400)}) + "\n")
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    done = run_process(*arguments)
     assert done.returncode == 0, done.stderr
     (result,) = cells_of(arguments)
     assert result["status"] == "done"
@@ -347,10 +331,10 @@ def test_a_killed_cell_goes_on_where_it_stopped(settings: Settings, tmp_path: Pa
 
 
 def test_it_runs_from_anywhere_and_deciding_that_all_is_done_imports_no_torch(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path, capsys: Capture
 ) -> None:
     arguments = [*settings(), "dataset=[ptb]"]
-    assert run_main(capsys, *arguments)[0] == 0
+    run_done(capsys, *arguments)
     program = (
         "import sys; from nsvd_exp.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
@@ -366,8 +350,12 @@ def test_it_runs_from_anywhere_and_deciding_that_all_is_done_imports_no_torch(
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path) -> None:
-    """Unpacked somewhere else and run from there, with nothing of the checkout in reach."""
+    """Unpacked somewhere else and run from there, with nothing of the checkout in reach.
+
+    A cell without tracking and without a report needs neither wandb nor pandas.
+    """
     pytest.importorskip("hatchling", reason="builds the wheel; part of the dev extra")
     build = (
         "import sys; from hatchling.builders.wheel import WheelBuilder as Builder; "
@@ -382,7 +370,8 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
     program = (
         "import sys, nsvd_exp.cli.main as c; print(c.__file__, c.conf_dir()); "
-        "sys.exit(c.main(sys.argv[1:]))"
+        "code = c.main(sys.argv[1:]); "
+        "print(code, sorted({'wandb', 'wandb_workspaces', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "dataset=[snips]", "evaluation.max_windows=1"],
@@ -392,6 +381,7 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{site}/nsvd_exp/cli/main.py {site}/nsvd_exp/conf")
     assert "SNIPS" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 def test_conf_is_at_the_top_level() -> None:

@@ -2,115 +2,93 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 
-import hydra
 import pytest
-from conftest import compose
+from helpers.command_line import run_main
+from helpers.configuration import EIGHT, METHODS, compose, composed
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
-from nsvd_exp.config.files import conf_dir, expand_path, register
-from nsvd_exp.config.schema import Config, typed_config
+from nsvd_exp import methods
+from nsvd_exp.config.files import expand_path, group_choices, method_files
+from nsvd_exp.config.schema import typed_config
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.similarity_plan import plan_similarity
-from nsvd_exp.methods.base import whitening_named
+from nsvd_exp.experiment.plan import plan_cell, plan_similarity
+from nsvd_exp.experiment.resolve import choices_of
+from nsvd_exp.models.storage import Factors
 
-EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", "alpaca_eval_jp"]
-
-# Whether a method compresses, looks at activations, has a second stage.
-METHODS = {
-    "dense": (False, False, False),
-    "svd": (True, False, False),
-    **dict.fromkeys(("asvd_0", "asvd_i", "asvd_ii", "asvd_iii"), (True, True, False)),
-    **dict.fromkeys(("nsvd_i", "nsvd_ii", "nid_i", "nid_ii"), (True, True, True)),
+CLASSES = {
+    "dense": None,
+    "svd": methods.SVD(),
+    "asvd_0": methods.ASVD(alpha=1.0),
+    "asvd_i": methods.CholeskyASVD(),
+    "asvd_ii": methods.EigenASVD(),
+    "asvd_iii": methods.ScaledEigenASVD(reading="scalar"),
+    "nsvd_i": methods.NSVD(0.95, methods.CholeskyASVD(), methods.TruncatedSVD()),
+    "nsvd_ii": methods.NSVD(0.95, methods.EigenASVD(), methods.TruncatedSVD()),
+    "nid_i": methods.NID(0.95, methods.CholeskyASVD(), methods.ColumnID()),
+    "nid_ii": methods.NID(0.95, methods.EigenASVD(), methods.ColumnID()),
 }
-
-
-def names_in(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
-    """What the command line `overrides` composes to."""
-    register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose("config", list(overrides), return_hydra_config=with_hydra)
-
-
-configured = functools.cache(compose)  # of conftest: the same as typed, range-checked values
-
-
-@functools.cache
-def default() -> DictConfig:
-    return composed()
-
-
-def with_value(override: str) -> Config:
-    """The default with one value changed, without the time that composing takes."""
-    return typed_config(OmegaConf.merge(default(), OmegaConf.from_dotlist([override])))
+"""What each file of conf/method describes, in the order of tables."""
 
 
 def test_the_groups_hold_what_a_user_can_type() -> None:
-    assert set(names_in("method")) == set(METHODS)
-    assert set(names_in("dataset")) == set(EIGHT)
-    assert set(names_in("model")) >= {
+    assert list(method_files()) == list(CLASSES)
+    assert set(group_choices("dataset")) == set(EIGHT)
+    assert set(group_choices("model")) >= {
         "tiny", "llama_7b", "llama_13b", "llama_30b", "opt_6_7b", "vicuna_7b", "mistral_7b", "hf",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(set(names_in("model")) - {"hf"}))
+@pytest.mark.parametrize("name", sorted(set(group_choices("model")) - {"hf"}))
 def test_every_model_composes(name: str) -> None:
-    model = configured(f"model={name}").model
+    model = compose(f"model={name}").model
     assert model.name
     assert model.title == name.replace("_", "-").replace("opt-6-7b", "opt-6.7b")
 
 
-def test_llama_7b_is_the_conversion_of_the_papers_numbers() -> None:
-    assert configured("model=llama_7b").model.name == "jeffwan/llama-7b-hf"
-
-
-@pytest.mark.parametrize(
-    ("name", "title"), [("org/some-model", "some-model"), ("/data/models/mine/", "mine")]
-)
-def test_any_model_is_called_by_the_end_of_its_name(name: str, title: str) -> None:
-    assert configured("model=hf", f"model.name={name}").model.title == title
-
-
-def test_a_model_without_a_name_says_how_to_give_one() -> None:
+def test_a_model_is_called_by_the_end_of_its_name_which_must_be_given() -> None:
+    assert compose("model=llama_7b").model.name == "jeffwan/llama-7b-hf"
+    for name, title in (("org/some-model", "some-model"), ("/data/models/mine/", "mine")):
+        assert compose("model=hf", f"model.name={name}").model.title == title
     with pytest.raises(NsvdError, match=r"model\.name must be given: model\.name=\.\.\."):
-        configured("model=hf")
+        compose("model=hf")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_composes_to_a_whitening_that_exists(name: str) -> None:
-    method = configured(f"method={name}").method
-    assert method.name == name
-    assert (method.compresses, method.calibrated, method.nested) == METHODS[name]
-    if method.whitening is not None:
-        assert whitening_named(method.whitening).calibrated == method.calibrated
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_method_file_describes_the_class_that_it_says(name: str) -> None:
+    config = typed_config(composed(f"method={name}"))
+    method = choices_of(config).method
+    assert (method, type(method)) == (CLASSES[name], type(CLASSES[name]))
+    found = (False, False, False)
+    if method is not None:
+        found = (True, method.is_calibrated, method.second_stage() is not None)
+    assert found == METHODS[name]
+    assert config.method["name"] == name
+    assert config.method["title"] == name.upper().replace("_", "-").replace("DENSE", "Original")
 
 
-def test_both_readings_of_asvd_iii_can_be_asked_for() -> None:
-    spectral = configured("method=asvd_iii", "method.reading=spectral").method
-    assert (spectral.whitening, spectral.reading) == ("spectral", "spectral")
-    assert configured("method=asvd_iii").method.whitening == "scalar"
+def test_ranks_and_storage_are_the_papers_by_default() -> None:
+    assert group_choices("allocation") + group_choices("storage") == ["uniform", "factors"]
+    choices = choices_of(compose("allocation=uniform", "storage=factors"))
+    assert choices == choices_of(compose())
+    assert (choices.allocation, choices.storage) == (methods.Uniform(), Factors())
+
+
+@pytest.mark.parametrize("name", group_choices("hydra/launcher"))
+def test_every_launcher_composes(name: str) -> None:
+    assert composed(f"hydra/launcher={name}", with_hydra=True).hydra.launcher._target_
 
 
 @pytest.mark.parametrize("name", EIGHT)
 def test_a_dataset_file_stands_under_its_own_name(name: str) -> None:
     calibrated_on = "ptb" if name == "c4" else "c4"
-    config = configured(
-        f"dataset=[{name}]",
-        f"dataset.{name}.rows=7",
-        f"dataset@calibration.dataset={calibrated_on}",
-    )
+    calibration = f"calibration.dataset={calibrated_on}"
+    config = compose(f"dataset=[{name}]", f"dataset.{name}.rows=7", calibration)
     assert list(config.dataset) == [name]
     assert config.calibration.dataset.name == calibrated_on
     dataset = config.dataset[name]
@@ -120,26 +98,20 @@ def test_a_dataset_file_stands_under_its_own_name(name: str) -> None:
     assert set(dataset.files) <= set(dataset.splits)
 
 
-def test_all_eight_datasets_are_the_default() -> None:
-    assert list(configured().dataset) == EIGHT
-
-
-def test_ptb_alone_reads_unk_as_characters() -> None:
-    datasets = configured().dataset.values()
-    assert [d.name for d in datasets if d.split_special_tokens] == ["ptb"]
-
-
-@pytest.mark.parametrize("name", names_in("calibration"))
-def test_every_calibration_composes(name: str) -> None:
-    assert configured(f"calibration={name}").calibration.dataset.name == "wikitext2"
+def test_all_eight_datasets_are_the_default_and_ptb_alone_reads_unk_as_characters() -> None:
+    datasets = compose().dataset
+    assert list(datasets) == EIGHT
+    assert [name for name, d in datasets.items() if d.split_special_tokens] == ["ptb"]
 
 
 def test_calibration_is_the_papers_but_for_the_tiny_model() -> None:
-    paper = configured("model=llama_7b")
+    assert group_choices("calibration") == ["default"]
+    paper = compose("model=llama_7b", "calibration=default")
     c = paper.calibration
+    assert c.dataset.name == "wikitext2"
     assert (c.samples, c.length, c.seed, c.sampler, c.split) == (256, None, 3, "svdllm", "train")
     assert paper.data_dir is None
-    tiny = configured("calibration.samples=5")
+    tiny = compose("calibration.samples=5")
     assert tiny.calibration.samples == 5
     assert tiny.calibration.sample_length < 2048
     assert tiny.data_dir is not None
@@ -177,28 +149,21 @@ def stored_by(preset: str, *typed: str) -> set[Path]:
     """The folders of what a preset's jobs store on the bundled model."""
     folders: set[Path] = set()
     for job in jobs_of(preset, *typed):
-        groups = [o for o in job if o.startswith(("model=", "method=", "dataset="))]
-        config = configured(f"experiment={preset}", "model=tiny", *groups)
-        numbers = {name: float(v) for o in job for name, _, v in [o.partition("=")]
-                   if name in ("ratio", "k1")}  # fmt: skip
-        config = dataclasses.replace(config, **numbers)
+        config = compose(f"experiment={preset}", *job, "model=tiny")
         if config.measure == "similarity":
-            folders |= {record.folder for record in plan_similarity(config).records}
+            folders |= {file.folder for file in plan_similarity(config).files}
         else:
-            folders.add(plan_cell(config).cell.folder)
+            folders.add(plan_cell(config).file.folder)
     return folders
-
-
-def test_every_preset_is_counted() -> None:
-    assert set(names_in("experiment")) == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_grid_that_composes_on_the_papers_models(name: str) -> None:
+    assert set(group_choices("experiment")) == set(PRESETS)
     assert len(jobs_of(name)) == PRESETS[name][0]
     for setting, values in grid_of(name).items():
         for value in values.split(","):
-            config = configured(f"experiment={name}", f"{setting}={value.strip()}")
+            config = compose(f"experiment={name}", f"{setting}={value.strip()}")
             assert config.calibration.samples == (64 if config.model.title == "tiny" else 256)
             assert config.evaluation.dtype == (None if name == "smoke" else "float32")
 
@@ -226,18 +191,16 @@ def test_a_preset_can_be_narrowed_and_widened() -> None:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "smoke"])
 def test_any_model_can_take_a_presets_place(name: str) -> None:
-    tiny = configured(f"experiment={name}", "model=tiny")
-    assert (tiny.model.title, tiny.data_dir) == ("tiny", configured("model=tiny").data_dir)
-    assert tiny.calibration == configured("model=tiny").calibration
-    other = configured(
-        f"experiment={name}", "model=hf", "model.name=/models/mine", "data_dir=/texts"
-    )
+    tiny, plain = compose(f"experiment={name}", "model=tiny"), compose("model=tiny")
+    assert (tiny.model.title, tiny.data_dir) == ("tiny", plain.data_dir)
+    assert tiny.calibration == plain.calibration
+    other = compose(f"experiment={name}", "model=hf", "model.name=/models/mine", "data_dir=/texts")
     assert (other.model.title, other.data_dir) == ("mine", "/texts")
     assert other.calibration.samples == 256
 
 
 def test_what_is_typed_beats_the_preset() -> None:
-    config = configured("experiment=smoke", "evaluation.max_windows=99", "dataset=[snips]")
+    config = compose("experiment=smoke", "evaluation.max_windows=99", "dataset=[snips]")
     assert config.evaluation.max_windows == 99
     assert list(config.dataset) == ["snips"]
 
@@ -254,7 +217,7 @@ def test_what_is_typed_beats_the_preset() -> None:
         *("calibration.samples=0", "calibration.samples=-1", "calibration.sampler=svdlm"),
         *("evaluation.max_windows=0", "evaluation.dtype=auto", "evaluation.dtype=float8"),
         *("solver=eig", "dtype=float64", "device=gpu", "device=cuda:x", "device=CPU"),
-        *("model.max_length=1", "method.second=qr", "method.reading=third"),
+        *("model.max_length=1", "method.name=", "method.name=a/b"),
         *("measure=perplexities", "similarity.statistic=median"),
         *(f"similarity.gram_limit_gb={value}" for value in ("-1", "nan", "inf")),
         "dataset.ptb.rows=0",
@@ -263,12 +226,7 @@ def test_what_is_typed_beats_the_preset() -> None:
 def test_a_value_out_of_range_is_an_error_that_names_the_setting(override: str) -> None:
     name = override.partition("=")[0]
     with pytest.raises(NsvdError, match=rf"^({name}=.*: expected|unknown {name} '.*Known: )"):
-        with_value(override)
-
-
-def test_no_dataset_at_all_is_an_error() -> None:
-    with pytest.raises(NsvdError, match=r"dataset=\[\]: expected at least one dataset"):
-        typed_config(composed("dataset=[]"))
+        compose(override)
 
 
 @pytest.mark.parametrize(
@@ -283,22 +241,86 @@ def test_no_dataset_at_all_is_an_error() -> None:
 )
 def test_a_value_at_the_edge_of_its_range_is_taken(override: str) -> None:
     name, value = override.split("=")
-    config: object = with_value(override)
+    config: object = compose(override)
     for part in name.split("."):
         config = getattr(config, part)
     assert str(config) == str(type(config)(value))
 
 
-def test_a_misspelt_choice_is_answered_with_the_nearest() -> None:
+def test_any_option_of_a_tokenizer_is_taken_and_a_computed_number_is_the_typed_one() -> None:
+    assert compose("+model.tokenizer.x=true").model.tokenizer == {"x": True}
+    config = compose(f"ratio={0.1 + 0.2}", f"k1={0.1 + 0.2}")
+    assert (config.ratio, config.k1, config.method["k1"]) == (0.3, 0.3, 0.3)
+
+
+def test_a_misspelt_choice_and_no_choice_at_all_are_one_message() -> None:
     with pytest.raises(NsvdError, match="Did you mean paper"):
-        with_value("solver=papre")
+        compose("solver=papre")
+    with pytest.raises(NsvdError, match=r"dataset=\[\]: expected at least one dataset"):
+        typed_config(composed("dataset=[]"))
 
 
-def test_only_asvd_iii_has_readings_and_it_has_two() -> None:
-    with pytest.raises(NsvdError, match=r"unknown method\.reading 'third'.*scalar, spectral"):
-        configured("method=asvd_iii", "method.reading=third")
-    with pytest.raises(NsvdError, match=r"method\.reading=scalar: expected nothing here"):
-        with_value("method.reading=scalar")
+# A setting that does not exist, and what the message says of it.
+UNKNOWN = {
+    "rato=0.5": "'rato'. Did you mean ratio",
+    "+rato=0.5": "'rato'. Did you mean ratio",
+    "+dataset.ptb.joi=x": "'dataset.ptb.joi'. Did you mean dataset.ptb.join",
+    "+cache.foo=1": "'cache.foo'. Did you mean cache.keep",
+    "+calibration.sample=1": "'calibration.sample'. Did you mean calibration.samples",
+    "+calibration.dataset.foo=2": "'calibration.dataset.foo'. Did you mean calibration.dataset.",
+    "+evaluation.windows=2": "'evaluation.windows'. Did you mean evaluation.max_windows",
+    "+similarity.x=1": "'similarity.x'. Did you mean similarity.statistic",
+    "+tracking.mod=1": "'tracking.mod'. Did you mean tracking.mode",
+    "+model.skipped=[a]": "'model.skipped'. Did you mean model.skip",
+    "+method.alpha=0.1": "of method (NSVD) 'method.alpha'. Did you mean method.",
+    "+method.titel=x": "'method.titel'. Did you mean method.title",
+    "+method.plot.colr=red": "'method.plot.colr'. Did you mean method.plot.color",
+    "method.alhpa=0.1": "'method.alhpa'. Did you mean method.alpha",
+    "method=dense +method.k2=1": "of method (dense) 'method.k2'. Did you mean method.",
+    "method.first={_target_: nsvd_exp.methods.ASVD, alpa: 2}": "method.first.alpha",
+    "+allocation.spread=1": "of allocation (Uniform) 'allocation.spread'. Did you mean allocation.",
+    "+storage.bits=4": "of storage (Factors) 'storage.bits'. Did you mean storage.",
+}
+
+
+@pytest.mark.parametrize(("typed", "message"), UNKNOWN.items())
+def test_an_unknown_setting_is_one_message_wherever_it_stands(
+    typed: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [typed] if "{" in typed else typed.split()
+    code, out, err = run_main(capsys, f"results_dir={tmp_path}/results", *given)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: unknown setting")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method._target_=nsvd_exp.methods.NSV", "NSV cannot be imported: module 'nsvd_exp.meth"),
+        ("method._target_=no.such.Class", "no.such.Class cannot be imported: No module named 'no'"),
+        ("method._target_=NSVD", "method=NSVD: expected a class by its dotted path"),
+        ("method._target_=nsvd_exp.methods.Uniform", "Uniform is not a frozen dataclass that"),
+        (f"method._target_={__name__}.Plain", "Plain is not a frozen dataclass that is"),
+        ("allocation._target_=null", "allocation names no class: give allocation._target_="),
+        ("method.second=nsvd_exp.methods.SVD", "method.second: nsvd_exp.methods.SVD is not a froz"),
+        ("method.first=nsvd_exp.methods.NSVD", "method: first=NSVD is nested itself"),
+        ("method.k1=many", "method.k1: Value 'many' of type 'str' could not be converted"),
+        ("method.k1=1.5", "method: k1=1.5: expected 0 < k1 <= 1"),
+        ("method=asvd_0 method.alpha=-1", "method: alpha=-1.0: expected a number >= 0"),
+        ("method=asvd_iii method.reading=third", "unknown reading 'third'. Known: scalar, spectr"),
+    ],
+)
+def test_a_class_or_a_field_that_does_not_fit_is_one_message(override: str, message: str) -> None:
+    with pytest.raises(NsvdError) as caught:
+        choices_of(compose(*override.split()))
+    assert message in str(caught.value)
+
+
+class Plain(methods.CholeskyASVD):
+    """No dataclass: fields of its own would be in no key."""
 
 
 @pytest.mark.parametrize(

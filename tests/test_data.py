@@ -16,15 +16,17 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import make_tokenizer
-from test_conf import EIGHT, configured
-from test_sources import COMMIT, AddToHub, empty_hub_cache
+from helpers.configuration import EIGHT
+from helpers.datasets import dataset
+from helpers.hub import COMMIT, AddToHub, empty_hub_cache
+from helpers.texts import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.config.schema import CalibrationConfig, DatasetConfig
+from nsvd_exp.config.schema import SAMPLERS
 from nsvd_exp.data.sources import locate_dataset
-from nsvd_exp.data.text import calibration_samples, read_rows, text_of, windows
+from nsvd_exp.data.text import read_rows, text_of
+from nsvd_exp.data.tokens import Tokens, calibration_samples, windows
 from nsvd_exp.errors import NsvdError
 
 Row = dict[str, Any]
@@ -59,10 +61,6 @@ NAMING_FILES = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest"]
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddToHub:
     return empty_hub_cache(tmp_path / "hub", monkeypatch)
-
-
-def dataset(name: str, **changes: Any) -> DatasetConfig:
-    return dataclasses.replace(configured().dataset[name], **changes)
 
 
 def write_jsonl(path: Path, rows: list[Row]) -> None:
@@ -284,40 +282,40 @@ def ordered_words(count: int) -> str:
 @pytest.mark.parametrize("length", [2, 7, 30])
 def test_windows_are_the_whole_text_cut_without_its_tail(length: int) -> None:
     ids = [2 + number % 97 for number in range(30)]
-    tokens = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), length, None)
+    tokens = windows(make_tokenizer(), ordered_words(30), length)
     assert tokens.ids.shape == (30 // length, length)
     assert tokens.ids.flatten().tolist() == ids[: 30 // length * length]
     assert not tokens.bos
 
 
 def test_the_cap_keeps_the_first_windows() -> None:
-    every = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), 7, None)
+    every = windows(make_tokenizer(), ordered_words(30), 7)
     for cap in (1, 3, 4, 99):
-        capped = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), 7, cap)
+        capped = windows(make_tokenizer(), ordered_words(30), 7, cap)
         assert capped.ids.tolist() == every.ids[:cap].tolist()
 
 
 def test_a_text_is_tokenised_once_so_it_has_one_bos() -> None:
-    tokens = windows(with_bos(), ordered_words(30), dataset("ptb"), 7, None)
+    tokens = windows(with_bos(), ordered_words(30), 7)
     assert tokens.bos
     assert (tokens.ids == 1).nonzero().tolist() == [[0, 0]]
 
 
 def test_a_text_shorter_than_a_window_is_an_error() -> None:
-    assert len(windows(make_tokenizer(), ordered_words(7), dataset("ptb"), 7, None).ids) == 1
-    with pytest.raises(NsvdError, match=r"ptb has 6 tokens, fewer than one window of 7: .*evaluat"):
-        windows(make_tokenizer(), ordered_words(6), dataset("ptb"), 7, None)
+    assert len(windows(make_tokenizer(), ordered_words(7), 7).ids) == 1
+    with pytest.raises(NsvdError, match=r"^ptb has 6 tokens, fewer than one window of 7: .*eval"):
+        windows(make_tokenizer(), ordered_words(6), 7, name="ptb")
 
 
 def test_the_recorded_hash_is_of_the_ids_in_order() -> None:
-    tokens = windows(make_tokenizer(), ordered_words(30), dataset("ptb"), 7, None)
+    tokens = windows(make_tokenizer(), ordered_words(30), 7)
     ids = tokens.ids.flatten().tolist()
     assert tokens.sha256 == hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()
 
 
 def token_ids(tokenizer: Any, text: str, split_special_tokens: bool) -> list[int]:
-    protocol = dataset("ptb", split_special_tokens=split_special_tokens)
-    return windows(tokenizer, text, protocol, 2, None).ids.flatten().tolist()
+    found = windows(tokenizer, text, 2, split_special_tokens=split_special_tokens)
+    return found.ids.flatten().tolist()
 
 
 def test_unk_is_five_characters_or_the_unknown_token() -> None:
@@ -327,10 +325,6 @@ def test_unk_is_five_characters_or_the_unknown_token() -> None:
     assert len(split) == len(text)
     assert {0, 1}.isdisjoint(split)
     assert (special.count(0), special.count(1)) == (1, 1)
-
-
-def calibration(**fields: Any) -> CalibrationConfig:
-    return CalibrationConfig(dataset=dataset("wikitext2"), **fields)
 
 
 def uneven_text(seed: int = 0) -> str:
@@ -361,9 +355,8 @@ def samples_by_the_readme(
 def test_the_papers_sampler_is_svd_llms(make: Callable[[], Any]) -> None:
     tokenizer, text, skipped_once = make(), uneven_text(), 0
     for seed in range(20):
-        config = calibration(samples=6, length=16, seed=seed)
         expected, skipped = samples_by_the_readme(tokenizer, text, 6, 16, seed)
-        tokens = calibration_samples(tokenizer, text, config)
+        tokens = calibration_samples(tokenizer, text, 6, 16, seed)
         assert tokens.ids.tolist() == expected
         assert len(expected) == min(6, 7 - skipped)
         assert tokens.bos == (make is with_bos)
@@ -372,7 +365,7 @@ def test_the_papers_sampler_is_svd_llms(make: Callable[[], Any]) -> None:
 
 
 def test_every_sample_of_the_papers_sampler_has_its_own_bos() -> None:
-    tokens = calibration_samples(with_bos(), uneven_text(), calibration(samples=6, length=16))
+    tokens = calibration_samples(with_bos(), uneven_text(), 6, 16)
     assert tokens.ids[:, 0].eq(1).all()
     assert not tokens.ids[:, 1:].eq(1).any()
 
@@ -381,40 +374,46 @@ def test_the_token_sampler_draws_from_the_whole_tokenised_text() -> None:
     tokenizer, text = make_tokenizer(), uneven_text()
     ids = tokenizer(text)["input_ids"]
     runs = {tuple(ids[start : start + 16]): start for start in range(len(ids) - 15)}
-    config = calibration(samples=50, length=16, sampler="tokens")
-    samples = [tuple(row) for row in calibration_samples(tokenizer, text, config).ids.tolist()]
+    drawn = calibration_samples(tokenizer, text, 50, 16, sampler="tokens")
+    samples = [tuple(row) for row in drawn.ids.tolist()]
     assert len(samples) == 50
     assert set(samples) <= set(runs)
     assert max(runs[sample] for sample in samples) > len(ids) / 2
 
 
-@pytest.mark.parametrize("sampler", ["svdllm", "tokens"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_seed_is_a_draw(sampler: str) -> None:
     def drawn(seed: int) -> list[list[int]]:
-        config = calibration(samples=4, length=8, seed=seed, sampler=sampler)
-        return calibration_samples(make_tokenizer(), ordered_words(500), config).ids.tolist()
+        return samples_of(make_tokenizer(), ordered_words(500), 4, sampler, seed).ids.tolist()
 
     assert drawn(3) == drawn(3)
     assert len({str(drawn(seed)) for seed in range(5)}) == 5
 
 
+def samples_of(tokenizer: Any, text: str, count: int, sampler: str, seed: int = 3) -> Tokens:
+    """Samples of 8 tokens."""
+    return calibration_samples(tokenizer, text, count, 8, seed, sampler)
+
+
 def test_a_text_of_exactly_one_sample_is_that_sample() -> None:
     tokenizer = make_tokenizer()
-    by_tokens = calibration(samples=3, length=8, sampler="tokens")
     expected = [[2, 3, 4, 5, 6, 7, 8, 9]] * 3
-    assert calibration_samples(tokenizer, ordered_words(8), by_tokens).ids.tolist() == expected
-    by_characters = calibration(samples=3, length=8)
+    assert samples_of(tokenizer, ordered_words(8), 3, "tokens").ids.tolist() == expected
     text = "w " * 4 + "w"  # 9 characters: the only offset is 0, and it gives 5 tokens
     with pytest.raises(NsvdError, match="gave no sample of 8 tokens"):
-        calibration_samples(tokenizer, text, by_characters)
-    tokens = calibration_samples(byte_tokenizer(), text, by_characters)
+        samples_of(tokenizer, text, 3, "svdllm")
+    tokens = samples_of(byte_tokenizer(), text, 3, "svdllm")
     assert list(map(byte_tokenizer().decode, tokens.ids.tolist())) == [text[:8]] * 3
 
 
-@pytest.mark.parametrize("sampler", ["svdllm", "tokens"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("text", ["", "w2 w3", "w" * 200], ids=["empty", "short", "few tokens"])
 def test_calibration_text_shorter_than_a_sample_is_an_error(sampler: str, text: str) -> None:
-    config = calibration(samples=2, length=8, sampler=sampler)
-    message = rf"\(wikitext2, {len(text)} characters\) gave no sample of 8 .*calibration\.length"
+    message = rf"text \({len(text)} characters\) gave no sample of 8 .*calibration\.length"
     with pytest.raises(NsvdError, match=message):
-        calibration_samples(make_tokenizer(), text, config)
+        samples_of(make_tokenizer(), text, 2, sampler)
+
+
+def test_a_sampler_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(NsvdError, match=r"unknown sampler 'token'\. Did you mean tokens"):
+        samples_of(make_tokenizer(), ordered_words(500), 2, "token")

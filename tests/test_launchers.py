@@ -10,21 +10,30 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra.types import HydraContext
-from test_cli import cells_of, command, run_main
+from helpers.command_line import (
+    Capture,
+    Settings,
+    cells_of,
+    command,
+    results_dir,
+    run_main,
+    run_process,
+    wait_until,
+)
+from helpers.configuration import composed
+from helpers.jobs import NotesItsProcess
+from hydra._internal.callbacks import Callbacks
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import open_dict
 
 from nsvd_exp.cli.launchers import local, ray, slurm, task
-from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.models.devices import memory_for_bases
 
-Settings = Callable[..., list[str]]
 SCRIPTS = Path(__file__).resolve().parent / "slurm"
 
 ENGINES = {
@@ -45,34 +54,21 @@ FOUR_CELLS = ["method=fragile,svd", "ratio=0.2,0.3"]
 FRAGILE = """
 import os
 import time
-from nsvd_exp.methods.base import Statistics, Whitening
+from dataclasses import dataclass
+
+from nsvd_exp.methods import Method
 
 PID = {pid!r}
 
 
-class Fragile(Whitening):
-    def metric(self, statistics: Statistics):
+@dataclass(frozen=True)
+class Fragile(Method):
+    def metric(self, statistics):
         if not os.path.exists(PID):
             with open(PID + ".new", "w") as file:
                 file.write(str(os.getpid()))
             os.rename(PID + ".new", PID)
             time.sleep(300)
-        return statistics.gram
-"""
-
-# A method whose jobs write down their GPU and threads.
-CURIOUS = """
-import json
-import os
-import torch
-from nsvd_exp.methods.base import Statistics, Whitening
-
-
-class Curious(Whitening):
-    def metric(self, statistics: Statistics):
-        seen = os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), torch.get_num_threads()
-        with open({path!r}, "a") as file:
-            file.write(json.dumps(seen) + "\\n")
         return statistics.gram
 """
 
@@ -85,13 +81,11 @@ def fragile(
     pid = tmp_path / "pid"
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "fragile.py").write_text(FRAGILE.format(pid=str(pid)))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
-    (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "fragile.yaml").write_text(
-        "name: fragile\nwhitening: fragile.Fragile\n"
-    )
-    own = f"--config-dir={tmp_path / 'conf'}"
-    return ["-m", own, *settings(), "dataset=[ptb]"], pid
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"), prepend=os.pathsep)
+    method = tmp_path / "conf" / "method" / "fragile.yaml"
+    method.parent.mkdir(parents=True)
+    method.write_text("name: fragile\n_target_: fragile.Fragile\n")
+    return ["-m", f"--config-dir={tmp_path / 'conf'}", *settings(), "dataset=[ptb]"], pid
 
 
 @pytest.fixture(scope="session")
@@ -127,14 +121,6 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return str(request.param)
 
 
-def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str], seconds: int) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.05)
-
-
 @contextmanager
 def started(arguments: list[str], pid: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The command and the process of its fragile cell, which waits to be killed."""
@@ -145,7 +131,7 @@ def started(arguments: list[str], pid: Path) -> Iterator[tuple[subprocess.Popen[
     )
     signal.signal(signal.SIGINT, before)
     try:
-        wait_until(pid.exists, process, 120)
+        wait_until(pid.exists, 120, process)
         yield process, int(pid.read_text())
     finally:
         process.kill()
@@ -163,8 +149,7 @@ def calibrations(arguments: list[str]) -> int:
 
 def of_all_jobs(arguments: list[str], name: str) -> list[str]:
     """What stands in this file of each job's folder."""
-    results = next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2]
-    found = [path.read_text() for path in Path(results).glob(f"hydra/*/*/{name}")]
+    found = [path.read_text() for path in results_dir(arguments).glob(f"hydra/*/*/{name}")]
     assert len(found) >= 12
     return found
 
@@ -176,6 +161,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", list(ENGINES), indirect=True)
 def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     engine: str, fragile: tuple[list[str], Path]
@@ -186,6 +172,7 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
         out, err = process.communicate(timeout=180)
     assert process.returncode == 1, err
     assert "11 done, 1 failed" in out
+    assert re.findall(r"^(\d+)/12 ", err, re.MULTILINE) == [str(n) for n in range(1, 13)]
     (failure,) = re.findall(r"^failed: (.*)", err, re.MULTILINE)
     said = re.match(rf"llama-0 fragile (0\.\d): {DEATHS[engine]}", failure)
     assert said, failure
@@ -195,7 +182,7 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     assert set(states.values()) == {"done"}
     assert calibrations(arguments) == 1
 
-    again = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    again = run_process(*arguments)
     assert again.returncode == 0, again.stderr
     assert "1 done, 11 skipped" in again.stdout
     assert [r["status"] for r in cells_of(arguments)] == ["done"] * 12
@@ -205,6 +192,7 @@ def test_a_killed_process_costs_its_own_cell_and_the_same_command_does_it(
     assert {"memory_gb: null" in config for config in configs} == {engine == "slurm"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_processes_end_with_the_command_and_leave_no_lock_behind(
     fragile: tuple[list[str], Path], sent: signal.Signals
@@ -215,38 +203,54 @@ def test_processes_end_with_the_command_and_leave_no_lock_behind(
         _, err = process.communicate(timeout=180)
     assert process.returncode == (130 if sent == signal.SIGINT else -sent)
     assert "Traceback" not in err
-    deadline = time.monotonic() + 60
-    while is_alive(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    again = subprocess.run(
-        command(*arguments), capture_output=True, text=True, check=False, timeout=120
-    )
+    wait_until(lambda: not is_alive(worker), 60)
+    again = run_process(*arguments)
     assert again.returncode == 0, again.stderr
     assert [r["status"] for r in cells_of(arguments)] == ["done"] * 4
 
 
-def test_each_process_has_a_gpu_of_its_own_and_keeps_it(
-    settings: Settings,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def task_of(*arguments: str, number: int = 0, function: TaskFunction = print) -> task.Task:
+    """A job of a grid."""
+    job = composed(*arguments, with_hydra=True)
+    with open_dict(job):
+        job.hydra.job.id = job.hydra.job.num = number
+        job.hydra.sweep.dir = str(job.hydra.sweep.dir)
+    return task.Task(job, function, HydraContext(None, Callbacks()), os.getcwd())  # type: ignore[arg-type]
+
+
+def test_each_process_has_a_gpu_of_its_own_and_keeps_it_and_what_its_jobs_share(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = tmp_path / "seen"
-    (tmp_path / "curious.py").write_text(CURIOUS.format(path=str(seen)))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(local, "cuda_devices", lambda: 2)
-    monkeypatch.setattr(local, "_cores", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    method = ["method=asvd_i", "method.name=curious", "method.whitening=curious.Curious"]
-    grid = ["-m", "hydra/launcher=local", *settings(), "dataset=[ptb]", *method]
-    code, out, err = run_main(capsys, *grid, "ratio=0.1,0.2,0.3,0.4,0.5,0.6")
-    assert code == 0, err
-    assert "6 done" in out
-    assert [line.partition(" ")[0] for line in err.splitlines()] == [f"{n}/6" for n in range(1, 7)]
-    rows = {tuple(json.loads(line)) for line in seen.read_text().splitlines()}
-    assert sorted((gpu, threads) for _, gpu, threads in rows) == [("5", 1), ("7", 1)]
+    function, arguments = NotesItsProcess(), settings()
+    tasks = [task_of(*arguments, number=number, function=function) for number in range(6)]
+    environments = local.environments(None, ["5", "7"], cores=2, tasks=len(tasks))
+    returned = [done.return_value for _, done in local.run(tasks, environments)]
+    assert returned == ["noted"] * 6
+    rows = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    places = {process: (gpu, threads) for process, gpu, threads, _ in rows}
+    assert sorted(places.values()) == [("5", 1), ("7", 1)]
+    for process in places:
+        jobs = [number for by, _, _, number in rows if by == process]
+        assert jobs == list(range(1, len(jobs) + 1))
+    assert function.jobs == 0
+
+
+@pytest.mark.parametrize(
+    ("devices", "visible", "count", "gpus"),
+    [
+        ({"auto"}, "5,7", 2, ["5", "7"]),
+        ({"cuda", "cpu"}, "5,7", 1, ["5"]),
+        ({"auto"}, None, 3, ["0", "1", "2"]),
+        ({"auto"}, None, 0, []),
+        ({"cpu"}, "5,7", 2, []),
+    ],
+)
+def test_tasks_get_the_gpus_that_this_process_may_use(
+    devices: set[str], visible: str | None, count: int, gpus: list[str]
+) -> None:
+    assert local.gpus_for(devices, visible, count) == gpus
 
 
 def test_gpus_and_cores_are_shared_out() -> None:
@@ -282,17 +286,7 @@ def test_a_cell_on_ray_gets_its_share_of_the_memory() -> None:
 
 
 def test_bases_of_all_processes_take_no_more_than_those_of_one(settings: Settings) -> None:
-    register()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        tasks = [
-            task.Task(
-                hydra.compose("config", [*settings(), *more], return_hydra_config=True),
-                lambda _: None,
-                HydraContext(None, None),  # type: ignore[arg-type]
-                "/",
-            )
-            for more in ([], ["cache.memory_gb=3"])
-        ]
+    tasks = [task_of(*settings()), task_of(*settings(), "cache.memory_gb=3")]
     task.bound_bases(tasks, memory_for_bases(8))
     assert tasks[0].config.cache.memory_gb == pytest.approx(memory_for_bases() / 8e9, abs=1e-3)
     assert tasks[1].config.cache.memory_gb == 3
@@ -310,39 +304,9 @@ def test_the_end_of_a_process_is_put_in_words(exitcode: int, text: str) -> None:
     assert task.how_it_ended(exitcode) == f"its process was {text}".replace("was ended", "ended")
 
 
-BAD_INPUT = {
-    "-m hydra/launcher=lokal": "unknown hydra/launcher 'lokal'. Did you mean local",
-    "hydra/launcher=local": "hydra/launcher=local runs grids: add -m",
-    "-m hydra/launcher=local hydra.launcher.n_jobs=0": "n_jobs=0: expected a positive number",
-    "-m hydra/launcher=local hydra.launcher.n_jobs=two": "n_jobs=two: expected a positive number",
-    "-m hydra/launcher=ray hydra.launcher.num_gpus=-1": "num_gpus=-1: expected a positive number",
-    "-m hydra/launcher=slurm hydra.launcher.check_s=0": "check_s=0: expected a positive number",
-    "-m hydra/launcher=local hydra.launcher.jobs=2": "unknown setting 'hydra.launcher.jobs'",
-    "-m hydra/launcher=local device=cuda:1": "gives each process a GPU of its own",
-    "-m hydra/launcher=local ratio=0.3,1.5": "ratio=1.5",
-}
-
-
-@pytest.mark.parametrize(("typed", "message"), BAD_INPUT.items())
-def test_bad_input_is_one_clear_message(
-    settings: Settings, capsys: pytest.CaptureFixture[str], typed: str, message: str
-) -> None:
-    code, out, err = run_main(capsys, *settings(), *typed.split(" "))
-    assert code == 2
-    assert message in err
-    assert err.count("error: ") == 1
-    assert "Traceback" not in err
-    assert out == ""
-    assert cells_of(settings()) == []
-
-
 @pytest.mark.parametrize(("engine", "package"), [("slurm", "submitit"), ("ray", "ray")])
 def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs_it(
-    settings: Settings,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    engine: str,
-    package: str,
+    settings: Settings, capsys: Capture, monkeypatch: pytest.MonkeyPatch, engine: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     code, out, err = run_main(capsys, "-m", *ENGINES[engine], *settings(), "method=svd,dense")
@@ -354,7 +318,7 @@ def test_an_engine_that_is_not_installed_is_named_with_the_command_that_installs
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:1"])
 def test_where_no_ray_answers_is_said_at_once(
-    settings: Settings, capsys: pytest.CaptureFixture[str], address: str
+    settings: Settings, capsys: Capture, address: str
 ) -> None:
     pytest.importorskip("ray", reason="pip install -e '.[ray]'")
     arguments = ["-m", "hydra/launcher=ray", f"hydra.launcher.address={address}", *settings()]
@@ -364,7 +328,7 @@ def test_where_no_ray_answers_is_said_at_once(
 
 
 def test_slurm_is_for_machines_that_can_submit(
-    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setenv("PATH", "")
@@ -373,10 +337,9 @@ def test_slurm_is_for_machines_that_can_submit(
     assert "there is no sbatch here" in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm_here")
-def test_what_slurm_refuses_is_said_with_the_settings(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_slurm_refuses_is_said_with_the_settings(settings: Settings, capsys: Capture) -> None:
     arguments = ["-m", "hydra/launcher=slurm", *settings(), "method=svd,dense"]
     code, out, err = run_main(capsys, *arguments)
     assert code == 2
@@ -391,6 +354,7 @@ def test_what_slurm_refuses_is_said_with_the_settings(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slurm_here")
 def test_an_interrupted_command_cancels_its_jobs(fragile: tuple[list[str], Path]) -> None:
     arguments = [*fragile[0], *ENGINES["slurm"], *FOUR_CELLS]
@@ -399,10 +363,8 @@ def test_an_interrupted_command_cancels_its_jobs(fragile: tuple[list[str], Path]
         _, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     (array,) = re.findall(r"squeue --job (\d+)", err)
-    deadline = time.monotonic() + 180
-    while is_alive(worker) or set((slurm.states_of(array) or {}).values()) & slurm.NOT_ENDED:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not is_alive(worker), 180)
+    wait_until(lambda: not {*(slurm.states_of(array) or {}).values()} & slurm.NOT_ENDED, 180)
 
 
 @pytest.mark.parametrize(

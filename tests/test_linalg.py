@@ -1,83 +1,25 @@
-"""Laws of ranks, bases and interpolative decomposition."""
+"""Laws of bases, truncated SVD and interpolative decomposition."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from conftest import random_inputs, random_weight
+from helpers.matrices import random_inputs, random_weight
+from helpers.methods import every_shape
 
-from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.linalg import (
     eigenbasis,
     interpolative,
-    rank_for_ratio,
+    leading_eigenvectors,
     relative_loss,
-    reorder_tail,
     singular_basis,
-    split_rank,
     truncated_svd,
 )
 
-SHAPES = [(20, 30), (30, 20), (24, 24)]
 
-
-@pytest.mark.parametrize(
-    ("m", "n", "ratio", "k"),
-    [
-        # The paper's LLaMA-7B ranks.
-        (4096, 4096, 0.1, 1843),
-        (4096, 4096, 0.2, 1638),
-        (4096, 4096, 0.3, 1433),
-        (4096, 4096, 0.4, 1228),
-        (4096, 4096, 0.5, 1024),
-        (11008, 4096, 0.1, 2686),
-        (11008, 4096, 0.2, 2388),
-        (11008, 4096, 0.3, 2089),
-        (11008, 4096, 0.4, 1791),
-        (11008, 4096, 0.5, 1492),
-        (80, 80, 0.55, 18),  # in binary floats 17
-        (10, 10, 0.8, 1),  # exactly 1; in binary floats 0
-    ],
-)
-def test_rank_is_the_papers_floor_in_exact_decimals(m: int, n: int, ratio: float, k: int) -> None:
-    assert rank_for_ratio(m, n, ratio) == k
-    assert rank_for_ratio(n, m, ratio) == k
-
-
-@pytest.mark.parametrize(("m", "n"), [(64, 64), (48, 100), (100, 48)])
-@pytest.mark.parametrize("ratio", [0.01, 0.1, 0.33, 0.5, 0.9])
-def test_rank_keeps_the_budget_and_uses_it_up(m: int, n: int, ratio: float) -> None:
-    k = rank_for_ratio(m, n, ratio)
-    budget = m * n * (1 - ratio)
-    assert k * (m + n) <= budget + 1e-9 < (k + 1) * (m + n)
-    assert k < min(m, n)
-
-
-def test_a_rank_below_one_is_an_error() -> None:
-    with pytest.raises(NsvdError, match=r"ratio=0.99 leaves no rank for a 10 x 12 weight.*skip"):
-        rank_for_ratio(10, 12, 0.99)
-
-
-@pytest.mark.parametrize(
-    ("k", "k1", "ranks"),
-    [
-        (100, 1.0, (100, 0)),
-        (100, 0.95, (95, 5)),
-        (20, 0.55, (11, 9)),
-        (10, 0.999, (9, 1)),
-        (10, 0.01, (1, 9)),
-        (1, 0.5, (1, 0)),
-        (100, 0.29, (29, 71)),  # 0.29 * 100 is 28.999999999999996 in binary floats
-    ],
-)
-def test_rank_is_split_in_exact_decimals_and_held_inside(
-    k: int, k1: float, ranks: tuple[int, int]
-) -> None:
-    assert split_rank(k, k1) == ranks
-
-
-@pytest.mark.parametrize(("m", "n"), SHAPES)
-def test_eigenbasis_is_orthonormal_and_complete(m: int, n: int) -> None:
+@every_shape
+def test_eigenbasis_is_orthonormal_and_complete(shape: tuple[int, int]) -> None:
+    m, n = shape
     W, X = random_weight(m, n), random_inputs(n, 200)
     for M in (None, X.abs().mean(1).square(), X @ X.T):
         basis = eigenbasis(W, M)
@@ -87,39 +29,10 @@ def test_eigenbasis_is_orthonormal_and_complete(m: int, n: int) -> None:
         torch.testing.assert_close(basis.U @ (basis.U.T @ W), W)
 
 
-@pytest.mark.parametrize(("m", "n"), SHAPES)
-def test_loss_is_the_discarded_spectrum(m: int, n: int) -> None:
-    """Theorem 2: ||(W - Ŵ) X||_F² is the sum of the squared discarded singular values of W S."""
-    W, X = random_weight(m, n), random_inputs(n, 200)
-    S = torch.linalg.cholesky(X @ X.T)
-    spectrum = torch.linalg.svdvals(W @ S)
-    basis = eigenbasis(W, X @ X.T)
-    for k in (1, 5, 12):
-        approximation = basis.U[:, :k] @ (basis.U[:, :k].T @ W)
-        loss = torch.linalg.matrix_norm((W - approximation) @ X)
-        torch.testing.assert_close(loss, torch.linalg.vector_norm(spectrum[k:]))
-        relative = relative_loss(W, approximation, X @ X.T)
-        assert relative == pytest.approx(float(loss / torch.linalg.matrix_norm(W @ X)), rel=1e-8)
-
-
-@pytest.mark.parametrize(("m", "n"), SHAPES)
-def test_bases_are_nested(m: int, n: int) -> None:
-    """The leading k directions do not depend on k: one eigenproblem serves every ratio and k1."""
-    W, X = random_weight(m, n), random_inputs(n, 200)
-    basis = eigenbasis(W, X @ X.T)
-    turned = reorder_tail(basis.U, basis.U.T @ W, 7)
-    torch.testing.assert_close(turned[:, :7], basis.U[:, :7], rtol=0, atol=0)
-    # The tail is the best one: what is left of the residual is its discarded spectrum (Theorem 1).
-    residual = W - turned[:, :7] @ (turned[:, :7].T @ W)
-    kept = turned[:, 7:10]
-    rest = torch.linalg.matrix_norm(residual - kept @ (kept.T @ residual))
-    best = torch.linalg.vector_norm(torch.linalg.svdvals(residual)[3:])
-    torch.testing.assert_close(rest, best)
-
-
-@pytest.mark.parametrize(("m", "n"), SHAPES)
-def test_singular_metric_is_the_limit_of_a_shifted_one(m: int, n: int) -> None:
+@every_shape
+def test_singular_metric_is_the_limit_of_a_shifted_one(shape: tuple[int, int]) -> None:
     """Fewer tokens than channels: what calibration never saw is kept by its own size."""
+    m, n = shape
     W, X = random_weight(m, n), random_inputs(n, 6)
     G = X @ X.T
     U = eigenbasis(W, G).U[:, :12]
@@ -142,8 +55,9 @@ def test_singular_basis_goes_on_where_the_factor_has_no_rank() -> None:
     assert bool((tail[:-1] >= tail[1:] - 1e-12).all())
 
 
-@pytest.mark.parametrize(("m", "n"), SHAPES)
-def test_interpolative_keeps_its_columns_and_is_near_the_optimum(m: int, n: int) -> None:
+@every_shape
+def test_interpolative_keeps_its_columns_and_is_near_the_optimum(shape: tuple[int, int]) -> None:
+    m, n = shape
     A = random_weight(m, n)
     columns, T = interpolative(A, 8)
     assert len(set(columns.tolist())) == 8
@@ -194,3 +108,14 @@ def test_relative_loss_of_nothing_is_zero() -> None:
     W = random_weight(3, 4)
     assert relative_loss(W, W) == 0
     assert relative_loss(W, Z) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("size", "k"), [(60, 3), (60, 40), (5, 1), (5, 5)])
+def test_leading_eigenvectors_are_those_of_the_whole(size: int, k: int) -> None:
+    A = random_weight(size, size)
+    B = A @ A.T
+    ours = leading_eigenvectors(B, k)
+    every = torch.linalg.eigh(B).eigenvectors.flip(1)[:, :k]
+    torch.testing.assert_close(ours @ ours.T, every @ every.T)
+    captured = [(B @ V * V).sum(0) for V in (ours, every)]
+    torch.testing.assert_close(*captured)

@@ -2,276 +2,385 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import gram, random_inputs, random_weight, statistics_of
+from helpers.matrices import INPUTS, gram, random_inputs, random_weight, statistics_of
+from helpers.methods import (
+    METHODS,
+    NESTED,
+    SINGLE,
+    SOLVERS,
+    every_method,
+    every_nested,
+    every_shape,
+    every_single,
+    every_solver,
+    over,
+    with_k1,
+)
+from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import JITTER, Method, Statistics, Whitening, whitening_named
+from nsvd_exp.methods import ASVD, NSVD, SVD, CholeskyASVD, EigenASVD, Method, ScaledEigenASVD
+from nsvd_exp.methods.base import Losses, Statistics
+from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import relative_loss, truncated_svd
+from nsvd_exp.methods.nested import split_rank
+from nsvd_exp.methods.reference import JITTER, cholesky
+from nsvd_exp.methods.truncation import OutputBasis
 
-# method -> (whitening, second stage), as in conf/method.
-METHODS: dict[str, tuple[str, str | None]] = {
-    "svd": ("identity", None),
-    "asvd_0": ("abs_mean", None),
-    "asvd_i": ("cholesky", None),
-    "asvd_ii": ("eigen", None),
-    "asvd_iii scalar": ("scalar", None),
-    "asvd_iii spectral": ("spectral", None),
-    "nsvd_i": ("cholesky", "svd"),
-    "nsvd_ii": ("eigen", "svd"),
-    "nid_i": ("cholesky", "id"),
-    "nid_ii": ("eigen", "id"),
-}
-SHAPES = [(20, 30), (30, 20), (24, 24)]
-SOLVERS = ["basis", "paper"]
-
-SINGLE = [name for name, (_, second) in METHODS.items() if second is None]
-NESTED = [name for name in METHODS if name not in SINGLE]
-
-every_method = pytest.mark.parametrize("name", METHODS)
-every_shape = pytest.mark.parametrize(("m", "n"), SHAPES)
-every_solver = pytest.mark.parametrize("solver", SOLVERS)
+Shape = tuple[int, int]
+RANKS = ((8, 0.75), (3, 0.5), (12, 0.95), (20, 0.1), (7, 1.0))
+CPU = torch.device("cpu")
 
 
 def approximate(
-    name: str, solver: str, W: torch.Tensor, k: int, k1: float, statistics: Statistics
-) -> torch.Tensor:
+    method: Method, W: Tensor, k: int, statistics: Statistics | None, solver: str = "basis"
+) -> Tensor:
     """The rank-k approximation of W, (m, n)."""
-    whitening, second = METHODS[name]
-    factors = Method(whitening_named(whitening), second, solver).factorise(W, k, k1, statistics)
+    factors = factorise(method, W, k, statistics, solver)
     assert factors.left.shape == (W.shape[0], k)
     assert factors.right.shape == (k, W.shape[1])
     assert factors.k1 + factors.k2 == k
     return factors.left @ factors.right
 
 
-def distance(A: torch.Tensor, B: torch.Tensor) -> float:
+def known(shape: Shape) -> tuple[Tensor, Statistics]:
+    """A weight (m, n) and the statistics of its inputs, whose Gram matrix is invertible."""
+    return random_weight(*shape), statistics_of(random_inputs(shape[1], 300))
+
+
+def distance(A: Tensor, B: Tensor) -> float:
     """||A - B||_F / ||B||_F."""
     return float(torch.linalg.matrix_norm(A - B) / torch.linalg.matrix_norm(B))
 
 
 @every_method
 @every_shape
-def test_the_solvers_agree_where_the_gram_matrix_is_invertible(name: str, m: int, n: int) -> None:
-    W, statistics = random_weight(m, n), statistics_of(random_inputs(n, 300))
-    for k, k1 in ((8, 0.75), (3, 0.5), (12, 0.95)):
-        ours = approximate(name, "basis", W, k, k1, statistics)
-        papers = approximate(name, "paper", W, k, k1, statistics)
+def test_the_solvers_agree_where_the_gram_matrix_is_invertible(
+    method: Method, shape: Shape
+) -> None:
+    W, statistics = known(shape)
+    for k, k1 in RANKS:
+        ours, papers = (
+            approximate(with_k1(method, k1), W, k, statistics, solver) for solver in SOLVERS
+        )
         assert distance(ours, papers) < 1e-9
 
 
 @every_method
 @every_shape
 @every_solver
-def test_full_rank_reconstructs(name: str, m: int, n: int, solver: str) -> None:
-    W, statistics = random_weight(m, n), statistics_of(random_inputs(n, 300))
-    assert distance(approximate(name, solver, W, min(m, n), 0.8, statistics), W) < 1e-9
+def test_full_rank_reconstructs(method: Method, shape: Shape, solver: str) -> None:
+    W, statistics = known(shape)
+    assert distance(approximate(method, W, min(shape), statistics, solver), W) < 1e-9
 
 
-@pytest.mark.parametrize("name", NESTED)
+@every_nested
+@every_shape
 @every_solver
-def test_k1_of_one_is_the_parent_method(name: str, solver: str) -> None:
-    whitening, second = METHODS[name]
-    W, statistics = random_weight(20, 30), statistics_of(random_inputs(30, 300))
-    parent = Method(whitening_named(whitening), None, solver).factorise(W, 8, 0.5, statistics)
-    nested = Method(whitening_named(whitening), second, solver).factorise(W, 8, 1.0, statistics)
+def test_k1_of_one_is_the_parent_method(method: NSVD, shape: Shape, solver: str) -> None:
+    W, statistics = known(shape)
+    parent = factorise(method.first, W, 8, statistics, solver)
+    nested = factorise(with_k1(method, 1.0), W, 8, statistics, solver)
     assert (nested.k1, nested.k2) == (8, 0)
-    torch.testing.assert_close(nested.left, parent.left, rtol=0, atol=0)
-    torch.testing.assert_close(nested.right, parent.right, rtol=0, atol=0)
+    assert torch.equal(nested.left, parent.left)
+    assert torch.equal(nested.right, parent.right)
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize(
+    ("k", "k1", "ranks"),
+    [
+        (100, 1.0, (100, 0)),
+        (100, 0.95, (95, 5)),
+        (20, 0.55, (11, 9)),
+        (10, 0.999, (9, 1)),
+        (10, 0.01, (1, 9)),
+        (1, 0.5, (1, 0)),
+        (100, 0.29, (29, 71)),  # 0.29 * 100 is 28.999999999999996 in binary floats
+    ],
+)
+def test_rank_is_split_in_exact_decimals_and_held_inside(k: int, k1: float, ranks: Shape) -> None:
+    assert split_rank(k, k1) == ranks
+    assert all(with_k1(method, k1).ranks(k) == ranks for method in NESTED.values())
+    assert all(method.ranks(k) == (k, 0) for method in SINGLE.values())
+
+
+@every_single
+@every_shape
 @every_solver
-def test_white_inputs_make_every_single_stage_method_plain_svd(name: str, solver: str) -> None:
-    W = random_weight(20, 30)
+def test_white_inputs_make_every_single_stage_method_plain_svd(
+    method: Method, shape: Shape, solver: str
+) -> None:
+    W, n = random_weight(*shape), shape[1]
     white = Statistics(
-        gram=7.0 * torch.eye(30, dtype=W.dtype),
-        abs_mean=torch.full((30,), 0.8, dtype=W.dtype),
-        mean=torch.zeros(30, dtype=W.dtype),
+        gram=7.0 * torch.eye(n, dtype=W.dtype),
+        abs_mean=torch.full((n,), 0.8, dtype=W.dtype),
+        mean=torch.zeros(n, dtype=W.dtype),
         tokens=100,
     )
     left, right = truncated_svd(W, 6)
-    assert distance(approximate(name, solver, W, 6, 1.0, white), left @ right) < 1e-9
+    assert distance(approximate(method, W, 6, white, solver), left @ right) < 1e-9
 
 
 @every_shape
 @every_solver
-def test_each_whitening_is_best_under_its_own_metric(m: int, n: int, solver: str) -> None:
+def test_alpha_of_zero_is_plain_svd(shape: Shape, solver: str) -> None:
+    W, statistics = known(shape)
+    expected = approximate(SVD(), W, 6, None, solver)
+    assert distance(approximate(ASVD(alpha=0), W, 6, statistics, solver), expected) < 1e-9
+
+
+@every_shape
+@pytest.mark.parametrize(
+    ("solver", "inputs"), [("paper", "many tokens"), *(("basis", inputs) for inputs in INPUTS)]
+)
+def test_each_metric_is_best_under_itself(shape: Shape, solver: str, inputs: str) -> None:
     """Eckart-Young under M = S Sᵀ: nothing of the same rank has a smaller ||(W - Ŵ) S||_F."""
-    W, statistics = random_weight(m, n), statistics_of(random_inputs(n, 300))
-    results = {name: approximate(name, solver, W, 7, 1.0, statistics) for name in SINGLE}
-    for name in SINGLE:
-        M = whitening_named(METHODS[name][0]).metric(statistics)
+    W, statistics = random_weight(*shape), statistics_of(INPUTS[inputs](shape[1]))
+    results = {name: approximate(m, W, 7, statistics, solver) for name, m in METHODS.items()}
+    for name, method in SINGLE.items():
+        M = method.metric(statistics)
         own = relative_loss(W, results[name], M)
         for other in results.values():
             assert own <= relative_loss(W, other, M) + 1e-9
 
 
-@pytest.mark.parametrize("name", ["nsvd_i", "nsvd_ii"])
+def eigen(X: Tensor, scale: Callable[[Tensor], Tensor]) -> Tensor:
+    """P diag(scale(eigenvalues of X Xᵀ))."""
+    values, P = torch.linalg.eigh(X @ X.T)
+    return P * scale(values)
+
+
+def ridge(X: Tensor) -> Tensor:
+    G = X @ X.T
+    return torch.linalg.cholesky(G + 0.1 * G.trace() / len(G) * torch.eye(len(G), dtype=G.dtype))
+
+
+WHITENINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "SVD": lambda X: torch.eye(len(X), dtype=X.dtype),
+    "ASVD": lambda X: X.abs().mean(1).diag(),
+    "ASVD alpha 0.5": lambda X: X.abs().mean(1).sqrt().diag(),
+    "CholeskyASVD": lambda X: torch.linalg.cholesky(X @ X.T),
+    "EigenASVD": lambda X: eigen(X, lambda L: L.sqrt()),
+    "ScaledEigenASVD scalar": lambda X: eigen(X, lambda L: L.max().sqrt()),
+    "ScaledEigenASVD spectral": lambda X: eigen(X, lambda L: L.max().sqrt() * L),
+    "own": ridge,
+}
+"""S (n, n) of X (n, p) by its definition (equation 4, Theorems 1 to 4)."""
+
+
+@pytest.mark.parametrize("name", SINGLE)
 @every_shape
-def test_nsvd_follows_equation_5(name: str, m: int, n: int) -> None:
-    """Stage (5a) by Cholesky, SVD and inverse; stage (5b) by a plain SVD of the residual."""
-    W, X = random_weight(m, n), random_inputs(n, 300)
-    S = torch.linalg.cholesky(X @ X.T)
+@every_solver
+def test_one_stage_truncates_what_its_definition_weighs(
+    name: str, shape: Shape, solver: str
+) -> None:
+    """trunc_k(W S) S⁻¹, which loses the discarded spectrum of W S."""
+    W, X = random_weight(*shape), random_inputs(shape[1], 300)
+    S = WHITENINGS[name](X)
     U, s, Vh = torch.linalg.svd(W @ S, full_matrices=False)
-    first = (U[:, :6] * s[:6]) @ Vh[:6] @ torch.linalg.inv(S)
+    factors = factorise(SINGLE[name], W, 7, statistics_of(X), solver)
+    expected = (U[:, :7] * s[:7]) @ Vh[:7] @ torch.linalg.inv(S)
+    assert distance(factors.left @ factors.right, expected) < 1e-9
+    discarded = float(s[7:].norm() / s.norm())
+    lost = float(torch.linalg.matrix_norm((W - expected) @ X) / torch.linalg.matrix_norm(W @ X))
+    assert factors.losses.own == pytest.approx(discarded, rel=1e-6)
+    assert factors.losses.activation == pytest.approx(lost, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["NSVD I", "NSVD II", "NSVD on SVD"])
+@every_shape
+@every_solver
+def test_nsvd_follows_equation_5(name: str, shape: Shape, solver: str) -> None:
+    """Stage (5a) is the first method; stage (5b) a plain truncated SVD of its residual."""
+    W, statistics = known(shape)
+    method = NESTED[name]
+    k1, k2 = method.ranks(10)
+    first = approximate(method.first_stage(), W, k1, statistics, solver)
     U, s, Vh = torch.linalg.svd(W - first, full_matrices=False)
-    expected = first + (U[:, :4] * s[:4]) @ Vh[:4]
-    assert distance(approximate(name, "basis", W, 10, 0.6, statistics_of(X)), expected) < 1e-10
+    expected = first + (U[:, :k2] * s[:k2]) @ Vh[:k2]
+    assert distance(approximate(method, W, 10, statistics, solver), expected) < 1e-10
+
+
+def losses_by_definition(
+    method: Method, W: Tensor, approximation: Tensor, statistics: Statistics | None
+) -> Losses:
+    if statistics is None:
+        weight = relative_loss(W, approximation)
+        return Losses(weight, weight, None)
+    metrics = None, method.first_stage().metric(statistics), statistics.gram
+    return Losses(*(relative_loss(W, approximation, M) for M in metrics))
+
+
+def assert_alike(ours: Losses, theirs: Losses) -> None:
+    """To 1e-10 of ||W S||²: to 1e-6 of a loss of 1%, to more of a larger one."""
+    for one, other in zip(dataclasses.astuple(ours), dataclasses.astuple(theirs), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one**2 == pytest.approx(other**2, abs=1e-10)
+
+
+@every_method
+@every_shape
+@every_solver
+@over("inputs", INPUTS)
+def test_losses_by_the_formula_are_the_losses_by_definition(
+    method: Method, shape: Shape, inputs: object, solver: str
+) -> None:
+    W, statistics = random_weight(*shape), statistics_of(inputs(shape[1]))
+    for k, k1 in RANKS:
+        with_this = with_k1(method, k1)
+        for known_ones in (statistics, None)[: 1 if method.is_calibrated else 2]:
+            factors = factorise(with_this, W, k, known_ones, solver)
+            approximation = factors.left @ factors.right
+            by_definition = losses_by_definition(method, W, approximation, known_ones)
+            assert_alike(factors.losses, by_definition)
+
+
+@over("method", {n: m for n, m in METHODS.items() if m.first_stage().metric_name() == "identity"})
+def test_one_basis_has_the_activation_loss_of_each_calibration(method: Method) -> None:
+    """Plain SVD looks at no activations, so that its basis serves every calibration, and none."""
+    W, one = known((20, 30))
+    other = statistics_of(random_inputs(30, 300, seed=5))
+    for statistics in (one, other, None):
+        basis = OutputBasis.of(W, method, one)
+        losses = basis.truncate(method, 8, statistics and (lambda s=statistics: s), CPU).losses
+        approximation = approximate(method, W, 8, one)
+        assert_alike(losses, losses_by_definition(method, W, approximation, statistics))
 
 
 @every_solver
 def test_the_second_stage_trades_activation_loss_for_weight_loss(solver: str) -> None:
-    W, statistics = random_weight(24, 24), statistics_of(random_inputs(24, 300))
-    parent = approximate("asvd_i", solver, W, 10, 1.0, statistics)
-    nested = approximate("nsvd_i", solver, W, 10, 0.5, statistics)
-    assert relative_loss(W, nested) < relative_loss(W, parent)
-    assert relative_loss(W, nested, statistics.gram) > relative_loss(W, parent, statistics.gram)
+    W, statistics = known((24, 24))
+    parent, nested = (factorise(NSVD(k1=k1), W, 10, statistics, solver).losses for k1 in (1, 0.5))
+    assert nested.weight < parent.weight
+    assert nested.activation > parent.activation
 
 
-def test_nid_takes_columns_of_the_residual() -> None:
-    W, statistics = random_weight(20, 30), statistics_of(random_inputs(30, 300))
-    method = Method(whitening_named("cholesky"), "id")
-    factors = method.factorise(W, 10, 0.6, statistics)
-    residual = W - factors.left[:, :6] @ factors.right[:6]
-    for column in factors.left[:, 6:].T:
-        distances = (residual.T - column).norm(dim=1)
-        assert float(distances.min()) < 1e-12
+@pytest.mark.parametrize("name", ["NID I", "NID II", "NID on ASVD"])
+@every_solver
+def test_nid_takes_columns_of_the_residual(name: str, solver: str) -> None:
+    W, statistics = known((20, 30))
+    factors = factorise(METHODS[name], W, 10, statistics, solver)
+    first = factors.k1
+    residual = W - factors.left[:, :first] @ factors.right[:first]
+    for column in factors.left[:, first:].T:
+        assert float((residual.T - column).norm(dim=1).min()) < 1e-12
 
 
 @every_method
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_float32_weights_lose_no_accuracy(name: str, solver: str) -> None:
+@every_solver
+def test_float32_weights_lose_no_accuracy(method: Method, solver: str) -> None:
     """The work is float64 whatever comes in: only the rounding of the weights themselves shows."""
-    W = random_weight(20, 30).float()
-    X = random_inputs(30, 300).float()
-    single = statistics_of(X)
+    W, X = random_weight(20, 30).float(), random_inputs(30, 300).float()
     double = statistics_of(X.double())
-    exact = approximate(name, solver, W.double(), 8, 0.75, double)
-    assert distance(approximate(name, solver, W, 8, 0.75, double), exact) == 0
-    assert distance(approximate(name, solver, W, 8, 0.75, single), exact) < 1e-4
+    exact = approximate(method, W.double(), 8, double, solver)
+    assert distance(approximate(method, W, 8, double, solver), exact) == 0
+    assert distance(approximate(method, W, 8, statistics_of(X), solver), exact) < 1e-4
+
+
+@every_method
+@every_solver
+def test_the_scale_of_the_inputs_does_not_matter(method: Method, solver: str) -> None:
+    W, X = random_weight(20, 30), random_inputs(30, 300)
+    one, other = (approximate(method, W, 8, statistics_of(s * X), solver) for s in (1, 1e3))
+    assert distance(one, other) < 1e-9
+
+
+@every_method
+@every_solver
+def test_dead_channels_leave_finite_factors(method: Method, solver: str) -> None:
+    X = random_inputs(30, 300)
+    X[[3, 17]] = 0
+    W, statistics = random_weight(20, 30), statistics_of(X)
+    approximation = approximate(method, W, 8, statistics, solver)
+    assert bool(torch.isfinite(approximation).all())
+    best = relative_loss(W, approximate(CholeskyASVD(), W, 8, statistics), statistics.gram)
+    loss = relative_loss(W, approximation, statistics.gram)
+    assert best - 1e-9 <= loss < 1
 
 
 def test_singular_gram_both_solvers_agree_on_what_calibration_saw() -> None:
     """Fewer tokens than channels: the same W S, but ASVD-II drops what it never saw."""
     W, X = random_weight(20, 30), random_inputs(30, 12)
-    statistics = statistics_of(X)
-    for name in ("asvd_i", "asvd_ii"):
-        ours = approximate(name, "basis", W, 8, 1.0, statistics)
-        papers = approximate(name, "paper", W, 8, 1.0, statistics)
+    results = {
+        (method, solver): approximate(method, W, 8, statistics_of(X), solver)
+        for method in (CholeskyASVD(), EigenASVD())
+        for solver in SOLVERS
+    }
+    for method in (CholeskyASVD(), EigenASVD()):
+        ours, papers = (results[method, solver] for solver in SOLVERS)
         assert distance(ours @ X, papers @ X) < 1e-4
     seen = torch.linalg.svd(X, full_matrices=False).U
     unseen = torch.eye(30, dtype=W.dtype) - seen @ seen.T
-    dropped = approximate("asvd_ii", "paper", W, 8, 1.0, statistics) @ unseen
-    kept = approximate("asvd_ii", "basis", W, 8, 1.0, statistics) @ unseen
+    kept, dropped = (results[EigenASVD(), solver] @ unseen for solver in SOLVERS)
     assert torch.linalg.matrix_norm(dropped) < 1e-6 * torch.linalg.matrix_norm(W)
     assert torch.linalg.matrix_norm(kept) > 0.1 * torch.linalg.matrix_norm(W)
 
 
+SPECTRAL = ScaledEigenASVD(reading="spectral")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize(
-    ("name", "solver", "k"),
+    ("method", "solver", "k"),
     [
-        # Not asvd_i by the paper's route: Cholesky takes the rounding for rank, or shifts.
-        *((name, "basis", 26) for name in ("asvd_i", "asvd_ii", "asvd_iii spectral", "nsvd_ii")),
-        *((name, "paper", 16) for name in ("asvd_ii", "asvd_iii spectral", "nsvd_ii")),
+        # Not CholeskyASVD by the paper's route: Cholesky takes the rounding for rank, or shifts.
+        *((m, "basis", 26) for m in (CholeskyASVD(), EigenASVD(), SPECTRAL, METHODS["NSVD II"])),
+        *((m, "paper", 16) for m in (EigenASVD(), SPECTRAL, METHODS["NSVD II"])),
     ],
 )
 def test_the_rounding_of_a_gram_matrix_is_no_rank(
-    name: str, solver: str, k: int, dtype: torch.dtype
+    method: Method, solver: str, k: int, dtype: torch.dtype
 ) -> None:
     """20 tokens in 40 channels, multiplied in float32: its rank is 20 all the same."""
     X = random_inputs(40, 20).to(dtype)
     exact = statistics_of(X.double())
-    rounded = replace(exact, gram=gram(X.T))
+    rounded = dataclasses.replace(exact, gram=gram(X.T))
     assert int((torch.linalg.eigvalsh(rounded.gram.double()).abs() > 0).sum()) > 20
-    W = random_weight(32, 40)
-    ours = approximate(name, solver, W, k, 0.9, rounded)
-    assert distance(ours, approximate(name, solver, W, k, 0.9, exact)) < 1e-3
+    W, method = random_weight(32, 40), with_k1(method, 0.9)
+    ours, expected = (approximate(method, W, k, s, solver) for s in (rounded, exact))
+    assert distance(ours, expected) < 1e-3
 
 
 def test_what_calibration_saw_is_counted() -> None:
-    W, X = random_weight(20, 30), random_inputs(30, 6)
-    method = Method(whitening_named("cholesky"))
-    assert method.factorise(W, 8, 1.0, statistics_of(X)).seen == 6
-    assert method.factorise(W, 8, 1.0, statistics_of(random_inputs(30, 300))).seen == 20
-
-
-@every_method
-@every_solver
-def test_dead_channels_leave_finite_factors(name: str, solver: str) -> None:
-    X = random_inputs(30, 300)
-    X[[3, 17]] = 0
-    W, statistics = random_weight(20, 30), statistics_of(X)
-    approximation = approximate(name, solver, W, 8, 0.75, statistics)
-    assert bool(torch.isfinite(approximation).all())
-    best = relative_loss(W, approximate("asvd_i", "basis", W, 8, 1.0, statistics), statistics.gram)
-    loss = relative_loss(W, approximation, statistics.gram)
-    assert best - 1e-9 <= loss < 1
+    W = random_weight(20, 30)
+    for tokens, seen in ((6, 6), (300, 20)):
+        statistics = statistics_of(random_inputs(30, tokens))
+        assert factorise(CholeskyASVD(), W, 8, statistics).seen == seen
+        assert factorise(CholeskyASVD(), W, 8, statistics, "paper").seen is None
 
 
 def test_the_shift_of_a_singular_cholesky_is_recorded() -> None:
     X = random_inputs(30, 300)
-    X[3] = 0
-    method = Method(whitening_named("cholesky"), None, "paper")
-    factors = method.factorise(random_weight(20, 30), 8, 1.0, statistics_of(X))
+    regular, singular = statistics_of(X), statistics_of(X * (torch.arange(30) != 3)[:, None])
+    W = random_weight(20, 30)
     # -lambda_min of rounding size, plus SVD-LLM's 1e-6.
-    assert factors.shift == pytest.approx(JITTER, rel=1e-2)
-    regular = method.factorise(random_weight(20, 30), 8, 1.0, statistics_of(random_inputs(30, 300)))
-    assert regular.shift == 0
+    shift = factorise(CholeskyASVD(), W, 8, singular, "paper").shift
+    assert shift == pytest.approx(JITTER, rel=1e-2)
+    assert factorise(CholeskyASVD(), W, 8, regular, "paper").shift == 0
+
+
+def test_a_matrix_that_no_shift_makes_positive_definite_is_refused() -> None:
+    huge = 2.0**60 * torch.eye(2, dtype=torch.float64).flip(0)  # 1e-6 is below its rounding
+    with pytest.raises(NsvdError, match="not even after a shift"):
+        cholesky(huge)
 
 
 @every_method
 @every_solver
-def test_the_scale_of_the_inputs_does_not_matter(name: str, solver: str) -> None:
-    W, X = random_weight(20, 30), random_inputs(30, 300)
-    a = approximate(name, solver, W, 8, 0.75, statistics_of(X))
-    b = approximate(name, solver, W, 8, 0.75, statistics_of(1e3 * X))
-    assert distance(a, b) < 1e-9
-
-
-def test_a_method_that_looks_at_activations_needs_them() -> None:
-    W = random_weight(6, 6)
-    Method(whitening_named("identity")).factorise(W, 2, 1.0, None)
-    with pytest.raises(ValueError, match="calibration statistics"):
-        Method(whitening_named("cholesky")).factorise(W, 2, 1.0, None)
-
-
-class RootMeanSquare(Whitening):
-    """A whitening of a user's own: the root mean square of each channel."""
-
-    def metric(self, statistics: Statistics) -> torch.Tensor:
-        return statistics.gram.diagonal() / statistics.tokens
-
-
-def test_a_whitening_of_ones_own_by_dotted_path() -> None:
-    whitening = whitening_named(f"{__name__}.RootMeanSquare")
-    W, X = random_weight(20, 30), random_inputs(30, 300)
-    statistics = statistics_of(X)
-    ours, papers = (
-        Method(whitening, None, solver).factorise(W, 8, 1.0, statistics) for solver in SOLVERS
-    )
-    assert distance(ours.left @ ours.right, papers.left @ papers.right) < 1e-9
-    d = X.square().mean(1).sqrt()
-    left, right = truncated_svd(W * d, 8)
-    assert distance(ours.left @ ours.right, left @ (right / d)) < 1e-9
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("choleski", "unknown whitening 'choleski'. Did you mean cholesky"),
-        ("no.such.module", "cannot be imported"),
-        ("math.sqrt", "no subclass of nsvd_exp.methods.base.Whitening"),
-    ],
-)
-def test_unknown_whitenings_are_refused(name: str, message: str) -> None:
-    with pytest.raises(NsvdError, match=message):
-        whitening_named(name)
+def test_a_method_that_looks_at_activations_needs_them(method: Method, solver: str) -> None:
+    W = random_weight(20, 30)
+    if not method.is_calibrated:
+        assert factorise(method, W, 8, None, solver).losses.activation is None
+        return
+    with pytest.raises(NsvdError, match=f"{type(method).__name__}.* needs a calibration"):
+        factorise(method, W, 8, None, solver)
 
 
 def test_the_reference_route_holds_to_machine_precision_on_good_input() -> None:
@@ -279,6 +388,31 @@ def test_the_reference_route_holds_to_machine_precision_on_good_input() -> None:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(48, 4000, generator=generator, dtype=torch.float64)
     W = torch.randn(40, 48, generator=generator, dtype=torch.float64) / math.sqrt(48)
-    a = approximate("asvd_i", "basis", W, 20, 1.0, statistics_of(X))
-    b = approximate("asvd_i", "paper", W, 20, 1.0, statistics_of(X))
+    a, b = (approximate(CholeskyASVD(), W, 20, statistics_of(X), solver) for solver in SOLVERS)
     assert distance(a, b) < 1e-12
+
+
+def test_methods_of_one_metric_share_its_name_and_no_others() -> None:
+    """A class with another metric than its parent's does not share the name either."""
+    _, statistics = known((20, 30))
+    named = [(m.metric_name() or m, m.metric(statistics)) for m in SINGLE.values()]
+    for name, M in named:
+        for other_name, N in named:
+            alike = M is N is None or (M is not None and N is not None and torch.equal(M, N))
+            assert (name == other_name) == alike
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NSVD(k1=0), r"k1=0: expected 0 < k1 <= 1"),
+        (lambda: NSVD(k1=1.5), r"k1=1.5: expected 0 < k1 <= 1"),
+        (lambda: NSVD(first=NSVD()), "first=NSVD is nested itself: expected a method of one"),
+        (lambda: ASVD(alpha=-1), r"alpha=-1: expected a number >= 0"),
+        (lambda: ASVD(alpha=math.nan), r"alpha=nan: expected"),
+        (lambda: ScaledEigenASVD(reading="scaler"), "unknown reading 'scaler'. Did you mean scal"),
+    ],
+)
+def test_a_field_out_of_range_is_refused(make: object, message: str) -> None:
+    with pytest.raises(NsvdError, match=message):
+        make()

@@ -13,17 +13,17 @@ import accelerate
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, SHARED, make_model, needs_shared
-from safetensors.torch import load_file, save_file
+from helpers.hub import empty_hub_cache
+from helpers.models import CONFIGS, UP, edit_weights, make_model
+from helpers.shared import SHARED, needs_shared
 from sentencepiece import SentencePieceProcessor
-from test_sources import empty_hub_cache
 from torch import Tensor
 
 from nsvd_exp.config.schema import ModelConfig
-from nsvd_exp.data.sources import locate_model
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
-from nsvd_exp.methods.base import Method, whitening_named
-from nsvd_exp.models import loading as models
+from nsvd_exp.methods import CholeskyASVD, Uniform
+from nsvd_exp.methods.base import Calibration
+from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears, replaced
 from nsvd_exp.models.loading import (
     check_device,
@@ -32,13 +32,13 @@ from nsvd_exp.models.loading import (
     load_tokenizer,
     to_dtype,
 )
+from nsvd_exp.models.storage import Factors
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.compress import compress, ranks_for
+from nsvd_exp.pipeline.compress import Compressor, ranks_of
 from nsvd_exp.pipeline.evaluate import window_nll
 
 Save = Callable[..., Path]
 
-UP = "model.layers.0.mlp.up_proj.weight"
 STORIES = SHARED / "models" / "stories260k"
 
 
@@ -50,13 +50,6 @@ def load(folder: Path, dtype: str = "float32", device: str = "cpu", **options: A
 def tokenizer_of(folder: Path, **options: Any) -> Any:
     config = ModelConfig(name=str(folder), title="test", tokenizer=options)
     return load_tokenizer(locate_model(str(folder)), config)
-
-
-def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    edit(tensors)
-    save_file(tensors, path, {"format": "pt"})
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -329,25 +322,27 @@ def test_a_model_that_is_spread_over_devices_is_worked_on_like_any_other(name: s
     """With the hooks that move inputs between devices, as `device=cuda:all` has them."""
     model, ids = make_model(name), torch.arange(2, 74).view(6, 12)
     layers = find_linears(model, [])
-    expected = calibrate(model, layers, ids, 4), window_nll(model, ids, 4)
+    (inputs, _), losses = calibrate(model, layers, ids, 4), window_nll(model, ids, 4)
     places = {child: "cpu" for child, _ in model.named_children()}
     accelerate.dispatch_model(model, places, force_hooks=True)
-    statistics = calibrate(model, layers, ids, 4)
-    for layer, s in statistics.items():
-        assert torch.equal(s.gram, expected[0][layer].gram)
-    assert window_nll(model, ids, 4) == expected[1]
-    method = Method(whitening_named("cholesky"))
-    compressed, _ = compress(layers, ranks_for(layers, 0.01), method, 1, statistics, torch.float32)
+    calibration = Calibration(*calibrate(model, layers, ids, 4))
+    for read, statistics in calibration.inputs.items():
+        assert torch.equal(statistics.gram, inputs[read].gram)
+    assert window_nll(model, ids, 4) == losses
+    ranks = ranks_of(layers, 0.01, Uniform(), Factors())
+    compressor = Compressor(CholeskyASVD(), ranks, calibration, Factors(), torch.float32)
+    compressed, _ = compressor.compress(layers)
     with replaced(model, compressed):
-        assert window_nll(model, ids, 4) != expected[1]
-    assert window_nll(model, ids, 4) == expected[1]
+        assert window_nll(model, ids, 4) != losses
+    assert window_nll(model, ids, 4) == losses
 
 
 def test_a_model_that_all_gpus_together_cannot_hold_is_an_error(
     model_folder: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """transformers would leave the rest on the host and say nothing."""
-    real, asked = models._from_pretrained, []
+    auto = transformers.AutoModelForCausalLM
+    real, asked = auto.from_pretrained, []
 
     def partly_on_the_host(*args: Any, device_map: str, **options: Any) -> Any:
         asked.append(device_map)
@@ -355,7 +350,7 @@ def test_a_model_that_all_gpus_together_cannot_hold_is_an_error(
         model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1, "lm_head": "cpu"}
         return model, info
 
-    monkeypatch.setattr(models, "_from_pretrained", partly_on_the_host)
+    monkeypatch.setattr(auto, "from_pretrained", partly_on_the_host)
     with pytest.raises(OutOfMemoryError, match="does not fit on all GPUs together"):
         load(model_folder(), device="cuda:all")
     load(model_folder(), device="cuda:1")

@@ -4,102 +4,78 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-from conftest import random_inputs, random_weight, statistics_of
+from helpers.matrices import calibration_of, linears
+from helpers.methods import METHODS, compressed
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.bases import Bases, memory
-from nsvd_exp.experiment.order import BasisGroup
-from nsvd_exp.methods.base import Method, whitening_named
-from nsvd_exp.models import batches as parallel
-from nsvd_exp.models.batches import MOST, each_layer, fitting
-from nsvd_exp.pipeline.compress import compress
+from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+from nsvd_exp.methods import NID, NSVD, Method
+from nsvd_exp.models.batches import MOST_LAYERS, each_layer, layers_at_once
+from nsvd_exp.models.storage import Factors
+from nsvd_exp.pipeline.compress import Compressor
 from nsvd_exp.storage.cache import Cache
 
-SHAPES = [(24, 16), (16, 24), (20, 20), (9, 30), (30, 9), (12, 12)]
+SHAPES = {
+    f"layer{number}": shape
+    for number, shape in enumerate([(24, 16), (16, 24), (20, 20), (9, 30), (30, 9), (12, 12)])
+}
+LAYERS = linears(SHAPES, torch.float64)
+CALIBRATION = calibration_of(SHAPES)
+
+two_methods = pytest.mark.parametrize("method", [NSVD(k1=0.7), NID(k1=0.7)], ids=["svd", "id"])
 
 
-def made(device: str = "cpu") -> dict[str, nn.Linear]:
-    layers = {}
-    for number, (m, n) in enumerate(SHAPES):
-        linear = nn.Linear(n, m, bias=False, dtype=torch.float64)
-        linear.weight.data = random_weight(m, n, seed=number).to(device)
-        layers[f"layer{number}"] = linear
-    return layers
+def work(method: Method, at_once: int | None, **options: Any) -> Any:
+    """All that comes out: the factors as lists, and the table."""
+    factors, table = compressed(method, CALIBRATION, SHAPES, 5, at_once=at_once, **options)
+    return [factor.tolist() for factor in factors], table
 
 
-@pytest.fixture
-def three_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "fitting", lambda _: 3)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("solver", ["basis", "paper"])
+def test_layers_at_once_come_out_as_one_by_one(method: Method, solver: str) -> None:
+    assert work(method, 3, solver=solver) == work(method, 1, solver=solver)
 
 
-@pytest.fixture(autouse=True)
-def no_bases() -> Iterator[None]:
-    memory.clear()
-    yield
-    memory.clear()
+@two_methods
+@pytest.mark.parametrize("keeps", [True, False])
+def test_layers_at_once_share_bases_as_one_by_one(
+    method: Method, keeps: bool, tmp_path: Path
+) -> None:
+    def bases(memory: BasisMemory, folder: str) -> SharedBases:
+        cache = Cache(tmp_path / folder, "bases", limit=10**8) if keeps else None
+        which = BasesOf("model", "calibration", "k", True, {"model": "m", "metric": "g"})
+        return SharedBases(which, memory, cache)
+
+    alone = work(method, 1, bases=bases(BasisMemory(), "alone"))
+    memory = BasisMemory()
+    for held in (memory, memory, BasisMemory()):  # made, from memory, and from disk or made again
+        assert work(method, 3, bases=bases(held, "at once")) == alone
+    kept = [len(list((tmp_path / name).rglob("*.safetensors"))) for name in ("alone", "at once")]
+    assert kept == [len(SHAPES) if keeps else 0] * 2
 
 
-def compressed(layers: dict[str, nn.Linear], bases: Bases | None, second: str) -> list[Any]:
-    """Everything that `compress` gives and says of these layers."""
-    known = {name: statistics_of(random_inputs(w.in_features, 80)) for name, w in layers.items()}
+def test_progress_is_told_layer_by_layer() -> None:
     said: list[tuple[int, int]] = []
-    found, table = compress(
-        layers,
-        dict.fromkeys(layers, 5),
-        Method(whitening_named("cholesky"), second, "paper" if bases is None else "basis"),
-        0.7,
-        known,
-        torch.float32,
-        lambda done, of: said.append((done, of)),
-        bases,
-    )
-    weights = [(name, w.left.weight.tolist(), w.right.weight.tolist()) for name, w in found.items()]
-    return [weights, table, said]
+    for at_once in (1, 3):
+        Compressor(
+            NSVD(), dict.fromkeys(SHAPES, 5), CALIBRATION, Factors(), torch.float32, at_once=at_once
+        ).compress(LAYERS, lambda done, of: said.append((done, of)))
+    assert said == [(done, 6) for done in range(1, 7)] * 2
 
 
-@pytest.mark.parametrize("second", ["svd", "id"])
-@pytest.mark.parametrize("keep", ["nothing", "bases", "paper"])
-def test_layers_at_once_come_out_as_one_by_one(
-    keep: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def work(folder: str) -> list[Any]:
-        if keep == "paper":
-            return compressed(made(), None, second)
-        cache = Cache(tmp_path / folder, "bases", limit=10**8) if keep == "bases" else None
-        bases = Bases(
-            BasisGroup("model", "calibration", folder, {"model": "m", "metric": "g"}), cache
-        )
-        return compressed(made(), bases, second)
-
-    alone = work("alone")
-    monkeypatch.setattr(parallel, "fitting", lambda _: 3)
-    assert work("at once") == alone
-    assert work("at once") == alone  # from memory
-    if keep == "bases":
-        memory.clear()
-        assert work("at once") == alone  # from disk
-        kept = [
-            len(list((tmp_path / name).rglob("*.safetensors"))) for name in ("alone", "at once")
-        ]
-        assert kept == [len(SHAPES)] * 2
-
-
-def test_several_are_at_work_at_a_time(three_at_a_time: None) -> None:
+def test_several_are_at_work_at_a_time() -> None:
     meeting = threading.Barrier(3, timeout=60)
-    assert list(each_layer(lambda name, _: (meeting.wait(), name)[1], made())) == list(made())
+    assert list(each_layer(lambda name, _: (meeting.wait(), name)[1], LAYERS, 3)) == list(LAYERS)
 
 
-def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
-    three_at_a_time: None,
-) -> None:
+def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun() -> None:
     begun: list[str] = []
 
     def work(name: str, _: nn.Linear) -> str:
@@ -109,8 +85,8 @@ def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
         time.sleep(0.05)
         return name
 
-    many = {f"layer{number}": next(iter(made().values())) for number in range(500)}
-    done = each_layer(work, many)
+    many = {f"layer{number}": LAYERS["layer0"] for number in range(500)}
+    done = each_layer(work, many, 3)
     assert next(done) == "layer0"
     with pytest.raises(NsvdError, match="layer1 is bad"):
         next(done)
@@ -118,7 +94,7 @@ def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun(
 
 
 def test_where_memory_runs_out_the_others_follow_one_by_one(
-    three_at_a_time: None, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def work(name: str, _: nn.Linear) -> str:
         alone = threading.current_thread() is threading.main_thread()
@@ -127,36 +103,30 @@ def test_where_memory_runs_out_the_others_follow_one_by_one(
         return f"{name} alone" if alone else name
 
     caplog.set_level("INFO", "nsvd_exp")
-    first, *others = made()
-    assert list(each_layer(work, made())) == [first, *(f"{name} alone" for name in others)]
+    first, *others = LAYERS
+    assert list(each_layer(work, LAYERS, 3)) == [first, *(f"{name} alone" for name in others)]
     assert "one by one" in caplog.text
 
 
-def test_memory_that_runs_out_for_one_alone_is_an_error(three_at_a_time: None) -> None:
+def test_memory_that_runs_out_for_one_alone_is_an_error() -> None:
     def work(name: str, _: nn.Linear) -> str:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(each_layer(work, made()))
+        list(each_layer(work, LAYERS, 3))
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "count"), [(0.1, 1), (1, 1), (10, 2), (12, 2), (20, 4), (100, MOST)]
+    ("gigabytes", "count"), [(0.1, 1), (1, 1), (10, 2), (12, 2), (20, 4), (100, MOST_LAYERS)]
 )
-def test_on_a_gpu_as_many_as_its_memory_has_room_for(
-    gigabytes: float, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parallel, "free_bytes", lambda _: int(gigabytes * 1e9))
-    weight = SimpleNamespace(device=torch.device("cuda"), shape=(4096, 11008))
-    assert fitting(cast(nn.Linear, SimpleNamespace(weight=weight))) == count
-    assert fitting(nn.Linear(4, 4)) == 1
+def test_on_a_gpu_as_many_as_its_memory_has_room_for(gigabytes: float, count: int) -> None:
+    linear = nn.Linear(11008, 4096, device="meta")  # a shape on a device that is no CPU
+    assert layers_at_once(linear, free=int(gigabytes * 1e9)) == count
+    assert layers_at_once(nn.Linear(4, 4)) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("second", ["svd", "id"])
-def test_on_streams_of_their_own_they_come_out_as_one_by_one(
-    second: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once = compressed(made("cuda"), None, second)
-    monkeypatch.setattr(parallel, "fitting", lambda _: 1)
-    assert compressed(made("cuda"), None, second) == at_once
+@two_methods
+def test_on_streams_of_their_own_they_come_out_as_one_by_one(method: Method) -> None:
+    at_once, alone = (work(method, count, device="cuda") for count in (None, 1))
+    assert at_once == alone

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, WIDE, make_model
+from helpers.models import CONFIGS, WIDE, make_model
 
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.models.batches import in_batches
 from nsvd_exp.models.blocks import chooses_positions
-from nsvd_exp.pipeline import evaluate as module
-from nsvd_exp.pipeline.evaluate import in_batches, perplexity, window_nll
+from nsvd_exp.pipeline.evaluate import perplexity, window_nll
 
 
 def windows(count: int = 5, length: int = 12) -> torch.Tensor:
@@ -46,23 +46,21 @@ def test_the_batch_size_shows_only_as_rounding(batch: int | str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("positions", [1, 4, 7])
-def test_no_more_logits_than_a_chunk_are_made(
-    name: str, positions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_logits_than_a_chunk_are_made(name: str, positions: int) -> None:
     """And the losses are those of all logits at once."""
     model, ids = make_model(name), windows()
     whole, made = window_nll(model, ids, 2), []
     assert chooses_positions(model)
-    monkeypatch.setitem(module.LOGITS, "cpu", 2 * 99 * positions)
     handle = model.get_output_embeddings().register_forward_hook(
         lambda _, args, logits: made.append(logits.numel() / 99)
     )
-    assert window_nll(model, ids, 2) == pytest.approx(whole, rel=1e-6)
+    in_chunks = window_nll(model, ids, 2, logits=2 * 99 * positions)
+    assert in_chunks == pytest.approx(whole, rel=1e-6)
     handle.remove()
     assert max(made) <= 2 * positions
 
 
-def test_logits_are_scaled_and_capped_as_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_scaled_and_capped_as_the_model_does() -> None:
     """What a model does behind its head is part of its forward, not of ours."""
     torch.manual_seed(0)
     config = transformers.Gemma2Config(
@@ -70,10 +68,9 @@ def test_logits_are_scaled_and_capped_as_the_model_does(monkeypatch: pytest.Monk
     )
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     whole = window_nll(model, windows())
-    monkeypatch.setitem(module.LOGITS, "cpu", 5 * 99 * 3)
-    assert window_nll(model, windows()) == pytest.approx(whole, rel=1e-6)
+    assert window_nll(model, windows(), logits=5 * 99 * 3) == pytest.approx(whole, rel=1e-6)
     model.config.final_logit_softcapping = None
-    assert window_nll(model, windows()) != pytest.approx(whole, rel=1e-3)
+    assert window_nll(model, windows(), logits=5 * 99 * 3) != pytest.approx(whole, rel=1e-3)
 
 
 class Total(torch.nn.Module):
@@ -109,13 +106,9 @@ class Plain(Total):
 
 
 @pytest.mark.parametrize("kind", [Total, Plain])
-def test_a_head_that_cannot_be_run_alone_gives_all_its_logits_at_once(
-    kind: type[Total], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_head_that_cannot_be_run_alone_gives_all_its_logits_at_once(kind: type[Total]) -> None:
     model, ids = kind(), windows()
-    expected = window_nll(model, ids)
-    monkeypatch.setitem(module.LOGITS, "cpu", 99)
-    assert window_nll(model, ids) == pytest.approx(expected, rel=1e-6)
+    assert window_nll(model, ids, logits=99) == pytest.approx(window_nll(model, ids), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-from test_cli import run_main
+from helpers.command_line import Capture, run_done
 
 from nsvd_exp.storage.results import read_all, read_similarities
 
@@ -23,14 +22,12 @@ EXPECTED = {
 
 
 def test_every_table_and_the_figure_run_on_the_bundled_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: Capture
 ) -> None:
-    reduced = ["dataset=[ptb]", "evaluation.max_windows=1", "calibration.samples=2", "report=false"]
+    reduced = ["model=tiny", "dataset=[ptb]", "evaluation.max_windows=1", "calibration.samples=2"]
+    reduced += ["report=false", f"results_dir={tmp_path}"]
     for preset, tally in EXPECTED.items():
-        code, out, err = run_main(
-            capsys, f"experiment={preset}", "model=tiny", f"results_dir={tmp_path}", *reduced
-        )
-        assert code == 0, err
+        out = run_done(capsys, f"experiment={preset}", *reduced)
         assert re.findall(r"\((.*)\)", out.splitlines()[0]) == [tally], preset
     cells = list(read_all(tmp_path))
     assert len(cells) == 31 + 4 + 3

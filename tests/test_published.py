@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import pytest
 
-from nsvd_exp.report.__main__ import main
-from nsvd_exp.report.make import gather
-from nsvd_exp.report.numbers import read_contents
+from nsvd_exp.report.make import TEXT_FORMATS, table_texts
+from nsvd_exp.report.model.measurements import read_contents
+from nsvd_exp.report.model.report import Report, gather
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TABLES = {"tiny": [1, 2, 3, 4, 5, 6], "real9m": [1, 3, 4]}
@@ -25,14 +26,18 @@ def store(name: str) -> Path:
     return REPOSITORY / "results" / name
 
 
+@functools.cache
+def report_of(name: str) -> Report:
+    """The report of all its models."""
+    return gather(str(store(name)), TABLES[name])
+
+
 def test_every_cell_is_there(name: str) -> None:
-    report = gather(str(store(name)), TABLES[name], name)
+    report = report_of(name)
     assert report.problems == []
-    lines = {n: line for n, blocks in report.tables.items() for b in blocks for line in b.lines}
-    assert set(lines) == set(ROWS[name])
-    for number, blocks in report.tables.items():
-        (block,) = blocks
-        assert len(block.lines) == ROWS[name][number]
+    for number, rows in ROWS[name].items():
+        (block,) = [block for block in report.tables[number] if block.model == name]
+        assert len(block.lines) == rows
         assert block.incomplete == []
     if 2 in TABLES[name]:
         (alike,) = report.similarities
@@ -54,18 +59,13 @@ def test_nothing_says_where_it_was_made(name: str) -> None:
             assert not re.search(r"/(?:home|root|tmp|work|Users|mnt)/", text), path
 
 
-def test_the_report_is_that_of_the_results(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    numbers = ",".join(map(str, TABLES[name]))
-    arguments = ["--tables", numbers, "--format", "md,tex,csv", "--out", str(tmp_path)]
-    assert main([f"results/{name}", *arguments]) == 0
-    made = sorted(path.name for path in tmp_path.glob("table*"))
-    assert len(made) == 3 * len(TABLES[name])
-    for file in made:
-        published = store(name) / "report" / file
-        assert (tmp_path / file).read_text(encoding="utf-8") == published.read_text("utf-8"), file
+@pytest.mark.parametrize("extension", TEXT_FORMATS)
+def test_the_report_is_that_of_the_results(name: str, extension: str) -> None:
+    made = dict(table_texts(report_of(name), extension))
+    assert sorted(made) == TABLES[name]
+    for number, text in made.items():
+        published = store(name) / "report" / f"table{number}.{extension}"
+        assert published.read_text(encoding="utf-8") == text, published
 
 
 def test_the_readme_shows_its_numbers(name: str) -> None:
@@ -82,4 +82,4 @@ def test_the_readme_shows_its_numbers(name: str) -> None:
     rows = [cells(line) for line in section.splitlines() if line.startswith("|")]
     shown = [row for row in rows if re.search(r"\d\.\d\d", " ".join(row))]
     assert all(row[1:] in [other[1:] for other in known] for row in shown)
-    assert len(shown) == (ROWS[name][1] if name == "tiny" else 0)
+    assert bool(shown) == (name == "tiny")

@@ -6,37 +6,47 @@ import math
 import random
 import re
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import pytest
+from helpers.report_store import EIGHT, blocks_of, make_cell, make_papers_tables, scaled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report_store import EIGHT, make_cell, make_papers_tables
 
-from nsvd_exp.experiment.similarity_plan import spread
-from nsvd_exp.report import paper, tables
-from nsvd_exp.report.entries import METHOD_TITLES, Block
-from nsvd_exp.report.figures import (
+from nsvd_exp.config.files import method_files
+from nsvd_exp.experiment.record import spread
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.methods import ShownMethod, shown_method
+from nsvd_exp.report.model.protocol import dataset_titles
+from nsvd_exp.report.model.similarities import SimilarityBlock
+from nsvd_exp.report.model.tables import Block
+from nsvd_exp.report.render.figures import against_k1, against_ratio, figure1
+from nsvd_exp.report.render.plot_style import (
     DATASET_STYLES,
-    METHOD_STYLES,
+    GROUND,
+    INK,
     OTHER_STYLES,
-    against_k1,
-    against_ratio,
-    figure1,
+    RULE,
+    Style,
     save,
+    style_of,
 )
-from nsvd_exp.report.numbers import read_contents
-from nsvd_exp.report.protocol import dataset_titles
-from nsvd_exp.report.similarities import SimilarityBlock
 
 MAGIC = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
 
 
-def block_of(results_dir: Path, number: int, model: str = "tiny") -> Block:
-    """The model's main block in a table."""
-    blocks = tables.build(read_contents(results_dir), [number])[number]
-    return next(b for b in blocks if b.model == model and b.place == 0)
+def main_block(results_dir: Path, number: int, model: str = "tiny") -> Block:
+    """The block of the model's main setting."""
+    return blocks_of(results_dir, number, model)[0]
+
+
+def own_style(method: str) -> Style:
+    """The style that `conf/method` gives a method."""
+    style = style_of(shown_method(method))
+    assert style is not None
+    return style
 
 
 def similarity_block(comparable: bool, layers: int = 200) -> SimilarityBlock:
@@ -53,9 +63,13 @@ def similarity_block(comparable: bool, layers: int = 200) -> SimilarityBlock:
     )
 
 
-def visible(figure: Figure | None) -> list[Axes]:
+def drawn(figure: Figure | None) -> Figure:
     assert figure is not None
-    return [axes for axes in figure.axes if axes.get_visible()]
+    return figure
+
+
+def visible(figure: Figure | None) -> list[Axes]:
+    return [axes for axes in drawn(figure).axes if axes.get_visible()]
 
 
 def texts_of(axes: Axes) -> str:
@@ -68,17 +82,39 @@ def lines_of(axes: Axes, marker: str) -> list[tuple[list[float], list[float]]]:
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]
 
 
-@pytest.fixture
-def grid(tmp_path: Path) -> Path:
-    """Two ratios of three methods, and the dense model; one number is missing."""
-    make_cell(tmp_path, method="dense", datasets=dict.fromkeys(EIGHT, 3.0))
+def make_grid(results_dir: Path) -> None:
+    """Store two ratios of three methods, and the dense model; one number is missing."""
+    make_cell(results_dir, method="dense", datasets=dict.fromkeys(EIGHT, 3.0))
     for ratio in (0.3, 0.5):
         for method, factor in (("svd", 9.0), ("asvd_i", 1.0), ("nsvd_i", 0.9)):
-            numbers = {name: factor * value / (1 - ratio) for name, value in EIGHT.items()}
+            numbers = scaled(factor / (1 - ratio))
             if (method, ratio) == ("svd", 0.5):
                 del numbers["ptb"]
-            make_cell(tmp_path, method=method, ratio=ratio, datasets=numbers)
-    return tmp_path
+            make_cell(results_dir, method=method, ratio=ratio, datasets=numbers)
+
+
+def make_k1_grid(results_dir: Path, factors: dict[float, float]) -> None:
+    """Store ASVD-I, and NSVD-I with each k1 at `factors` times its perplexities."""
+    make_cell(results_dir, method="asvd_i")
+    for k1, factor in factors.items():
+        make_cell(results_dir, method="nsvd_i", k1=k1, datasets=scaled(factor))
+
+
+@pytest.fixture(scope="module")
+def ratio_figure(tmp_path_factory: pytest.TempPathFactory) -> Figure:
+    """Perplexity against ratio of a grid."""
+    folder = tmp_path_factory.mktemp("grid")
+    make_grid(folder)
+    return drawn(against_ratio(main_block(folder, 1)))
+
+
+@pytest.fixture(scope="module")
+def papers_block(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Block]:
+    """A block of `llama-7b` under the paper's protocol, in Table 1 or 3."""
+    folder = tmp_path_factory.mktemp("papers")
+    for number in (1, 3):
+        make_papers_tables(folder, number, "llama-7b")
+    return lambda number: main_block(folder, number, "llama-7b")
 
 
 def test_figure_1_has_eight_histograms_on_shared_axes() -> None:
@@ -108,55 +144,50 @@ def test_figure_1_shows_what_is_stored_only() -> None:
     assert len(visible(figure1(block, "mean"))) == 7
 
 
-def test_perplexity_against_ratio(grid: Path) -> None:
-    panels = visible(against_ratio(block_of(grid, 1)))
+def test_perplexity_against_ratio(ratio_figure: Figure) -> None:
+    panels = visible(ratio_figure)
     assert [axes.get_title() for axes in panels] == list(dataset_titles().values())
     assert all(axes.get_yscale() == "log" for axes in panels)
     wikitext2, ptb = panels[:2]
-    [(ratios, values)] = lines_of(wikitext2, METHOD_STYLES["asvd_i"].marker)
+    [(ratios, values)] = lines_of(wikitext2, own_style("asvd_i").marker)
     assert ratios == [0.3, 0.5]
     assert values == pytest.approx([EIGHT["wikitext2"] / 0.7, EIGHT["wikitext2"] / 0.5])
-    [(ratios, _)] = lines_of(ptb, METHOD_STYLES["svd"].marker)
+    [(ratios, _)] = lines_of(ptb, own_style("svd").marker)
     assert ratios == [0.3]
     assert [3.0, 3.0] in [list(line.get_ydata()) for line in wikitext2.lines]
 
 
-def test_every_log_axis_has_three_labels_or_more(grid: Path) -> None:
-    for axes in visible(against_ratio(block_of(grid, 1))):
+def test_every_log_axis_has_three_labels_or_more(ratio_figure: Figure) -> None:
+    for axes in visible(ratio_figure):
         low, high = axes.get_ylim()
         assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 3
 
 
 def test_one_ratio_is_no_curve(tmp_path: Path) -> None:
     make_cell(tmp_path, method="asvd_i")
-    assert against_ratio(block_of(tmp_path, 1)) is None
+    assert against_ratio(main_block(tmp_path, 1)) is None
     make_cell(tmp_path, method="nsvd_i", k1=0.95)
-    assert against_k1(block_of(tmp_path, 3)) is None
+    assert against_k1(main_block(tmp_path, 3)) is None
 
 
-def test_the_papers_numbers_are_drawn_for_its_own_model_only(grid: Path) -> None:
-    make_papers_tables(grid, 1, "llama-7b")
-    ours, papers = (
-        visible(against_ratio(block_of(grid, 1, model)))[0] for model in ("tiny", "llama-7b")
-    )
-    assert lines_of(ours, "+") == []
-    [(ratios, values)] = lines_of(papers, "+")
+def test_the_papers_numbers_are_drawn_for_its_own_model_only(
+    ratio_figure: Figure, papers_block: Callable[[int], Block]
+) -> None:
+    assert lines_of(visible(ratio_figure)[0], "+") == []
+    [(ratios, values)] = lines_of(visible(against_ratio(papers_block(1)))[0], "+")
     assert len(ratios) == len(values) == 6 * 5
     assert 9.51 in values
 
 
 def test_improvement_against_k1(tmp_path: Path) -> None:
-    make_cell(tmp_path, method="asvd_i")
     factors = {0.99: 0.95, 0.95: 0.9, 0.9: 1.1}
-    for k1, factor in factors.items():
-        numbers = {name: factor * value for name, value in EIGHT.items()}
-        make_cell(tmp_path, method="nsvd_i", k1=k1, datasets=numbers)
-    left, right = visible(against_k1(block_of(tmp_path, 3)))
+    make_k1_grid(tmp_path, factors)
+    left, right = visible(against_k1(main_block(tmp_path, 3)))
     for style in DATASET_STYLES:
         [(k1s, gains)] = lines_of(left, style.marker)
         assert k1s == [1.0, *factors]
         assert gains == pytest.approx([0.0, *(1 - factor for factor in factors.values())])
-    [(_, averages)] = lines_of(right, METHOD_STYLES["nsvd_i"].marker)
+    [(_, averages)] = lines_of(right, own_style("nsvd_i").marker)
     assert averages == pytest.approx(gains)
     assert right.get_xlim()[0] > right.get_xlim()[1]
     for said in ("+5.0%", "+10.0%", "−10.0%"):
@@ -164,29 +195,42 @@ def test_improvement_against_k1(tmp_path: Path) -> None:
 
 
 def test_every_method_and_dataset_looks_different() -> None:
-    assert set(METHOD_TITLES) == set(METHOD_STYLES)
-    styles = [*METHOD_STYLES.values(), *OTHER_STYLES]
+    compressed = [name for name in method_files() if name != "dense"]
+    styles = [*map(own_style, compressed), *OTHER_STYLES]
     assert len(set(styles)) == len(styles)
     assert len(set(DATASET_STYLES)) == len(paper.datasets())
 
 
-def test_a_method_of_ones_own_is_drawn_beside_the_papers(grid: Path) -> None:
+@pytest.mark.parametrize(
+    "plot", [{}, {"color": "blu"}, {"marker": "o"}, {"color": "blue", "marker": "heart"}]
+)
+def test_what_matplotlib_does_not_know_is_no_style(
+    plot: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert style_of(ShownMethod("mine", "Mine", plot=plot)) is None
+    assert ("method mine" in caplog.text) == bool(plot)
+
+
+def test_a_method_of_ones_own_is_drawn_beside_the_papers(tmp_path: Path) -> None:
+    make_cell(tmp_path, method="svd", ratio=0.3)
     for ratio in (0.3, 0.5):
-        make_cell(grid, method="asvd_iii", ratio=ratio)
-        make_cell(grid, method="svd", ratio=ratio, datasets={"c4": 50.0}, solver="paper")
-    figure = against_ratio(block_of(grid, 1))
-    assert figure is not None
+        block = {"name": "mine", "title": "Mine", "plot": {"color": "red", "marker": "<"}}
+        make_cell(tmp_path, method="mine", ratio=ratio, method_block=block)
+        make_cell(tmp_path, method="other", ratio=ratio, method_block={"name": "other"})
+    figure = drawn(against_ratio(main_block(tmp_path, 1)))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "ASVD-III" in labels
-    assert len(labels) == len(set(labels))
+    assert labels == ["SVD", "Mine", "other", "Original"]
+    for marker in ("<", OTHER_STYLES[0].marker):
+        [(ratios, _)] = lines_of(figure.axes[0], marker)
+        assert ratios == [0.3, 0.5]
 
 
-def test_files_are_the_same_each_time(grid: Path, tmp_path: Path) -> None:
+def test_files_are_the_same_each_time(tmp_path: Path) -> None:
+    make_k1_grid(tmp_path, {0.95: 0.9, 0.9: 0.8})
     written = []
     for folder, user in (("one", {}), ("two", {"font.size": 20, "savefig.facecolor": "red"})):
         with matplotlib.rc_context(user):
-            figure = against_ratio(block_of(grid, 1))
-            assert figure is not None
+            figure = drawn(against_k1(main_block(tmp_path, 3)))
             written.append(save(figure, tmp_path / folder, "figure"))
     assert [path.suffix for path in written[0]] == [".svg", ".pdf", ".png"]
     for one, two in zip(*written, strict=True):
@@ -198,17 +242,14 @@ def test_files_are_the_same_each_time(grid: Path, tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_cut_off(grid: Path) -> None:
+def test_nothing_is_cut_off(papers_block: Callable[[int], Block]) -> None:
     """All that is drawn lies within the figure, with room for long names and large numbers."""
-    make_papers_tables(grid, 1, "llama-7b")
-    make_papers_tables(grid, 3, "llama-7b")
     figures = [
         figure1(similarity_block(comparable=True), "mean"),
-        against_ratio(block_of(grid, 1, "llama-7b")),
-        against_k1(block_of(grid, 3, "llama-7b")),
+        drawn(against_ratio(papers_block(1))),
+        drawn(against_k1(papers_block(3))),
     ]
     for figure in figures:
-        assert figure is not None
         figure.draw_without_rendering()
         tight = figure.get_tightbbox()
         width, height = figure.get_size_inches()
@@ -227,11 +268,10 @@ def test_panels_do_not_run_into_each_other() -> None:
             assert not box.overlaps(other)
 
 
-def test_svg_has_the_colours_that_the_page_replaces(grid: Path, tmp_path: Path) -> None:
-    figure = against_ratio(block_of(grid, 1))
-    assert figure is not None
-    [path] = save(figure, tmp_path, "figure", ["svg"])
-    colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", path.read_text()))
-    assert {"#1c2024", "#d9dde2", "#ffffff"} <= colours
+def test_svg_has_the_colours_that_the_page_replaces(ratio_figure: Figure, tmp_path: Path) -> None:
+    [path] = save(ratio_figure, tmp_path, "figure", ["svg"])
+    text = path.read_text(encoding="utf-8")
+    colours = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text))
+    assert {INK, RULE, GROUND} <= colours
     assert "#000000" not in colours
-    assert math.isfinite(float(re.findall(r'viewBox="0 0 ([\d.]+)', path.read_text())[0]))
+    assert math.isfinite(float(re.findall(r'viewBox="0 0 ([\d.]+)', text)[0]))

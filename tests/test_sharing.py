@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import compose
-from test_cli import run_main
+from helpers.cells import Watch
+from helpers.command_line import Settings, run_main
+from helpers.configuration import compose
+from torch import Tensor
 
 from nsvd_exp.config.schema import Config
-from nsvd_exp.experiment import session as stages
 from nsvd_exp.experiment.order import grid_order
-from nsvd_exp.methods import base as methods
-
-Settings = Callable[..., list[str]]
+from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.resolve import Resolved
+from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import Session
+from nsvd_exp.methods import Method
 
 
 def ordered(*jobs: str) -> list[str]:
@@ -35,10 +38,9 @@ def test_what_is_shared_is_asked_for_in_one_go() -> None:
 
     def config(ratio: float, model: str, seed: int, name: str) -> Config:
         of = configs[name]
+        model_config = replace(of.model, name=model)
         calibration = replace(of.calibration, seed=seed)
-        return replace(
-            of, ratio=ratio, model=replace(of.model, name=model), calibration=calibration
-        )
+        return replace(of, ratio=ratio, model=model_config, calibration=calibration)
 
     order = grid_order([config(*job) for job in jobs])
     assert sorted(order) == list(range(len(jobs)))
@@ -56,61 +58,59 @@ def test_jobs_that_differ_in_nothing_shared_stay_as_they_were_typed() -> None:
     jobs = [f"method=nsvd_i evaluation.length={n}" for n in (64, 16, 32)]
     assert ordered(*jobs) == jobs
     assert grid_order([]) == []
+    mixed = "measure=similarity", "method=svd", "ratio=0.5"  # records and cells in one grid
+    assert set(ordered(*mixed)) == set(mixed)
 
 
-class Counts:
-    """How often each stage was done, in this process."""
+class WatchedSession(Session):
+    """Tells `watch` of every model that is loaded and of every basis that is made."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.done: Counter[str] = Counter()
-        for module, name in (
-            (stages, "load_model"),
-            (stages, "calibrate"),
-            (methods, "eigenbasis"),
-        ):
-            monkeypatch.setattr(module, name, self._counting(name, getattr(module, name)))
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(watch.load)
+        self.watch = watch
 
-    def _counting(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def counting(*args: Any, **named: Any) -> Any:
-            self.done[name] += 1
-            return real(*args, **named)
+    def bases(self, plan: Resolved, method: Method) -> Any:
+        shared, watch = super().bases(plan, method), self.watch
 
-        return counting
+        def get(layer: str, W: Tensor, make: Callable[[], Any]) -> Any:
+            return shared.get(layer, W, lambda: watch.progress("basis") or make())
+
+        return SimpleNamespace(get=get)
 
 
 @pytest.mark.parametrize("keep", ["none", "statistics", "bases"])
 def test_a_grid_makes_each_shared_stage_once(
-    settings: Settings,
-    model_folder: Callable[..., Path],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    keep: str,
+    settings: Settings, model_folder: Callable[..., Path], keep: str
 ) -> None:
-    common = [a for a in settings("opt") if not a.startswith(("model", "dataset="))]
-    models = f"{model_folder('llama')},{model_folder('llama', 1)}"
-    counts = Counts(monkeypatch)
-    stages.release_model()
-    code, out, err = run_main(
-        capsys,
-        *("-m", *common, "dataset=[ptb]", "ratio=0.1,0.3", "model=hf", f"model.name={models}"),
-        *("method=nsvd_i,svd,asvd_i", "report=false", f"cache.keep={keep}"),
-    )
-    assert code == 0, err
+    common = [*settings("opt"), "dataset=[ptb]", f"cache.keep={keep}"]
+    models = [model_folder("llama"), model_folder("llama", 1)]
+    grid = itertools.product((0.1, 0.3), models, ("nsvd_i", "svd", "asvd_i"))
+    configs = [
+        compose(*common, f"method={method}", f"ratio={ratio}", f"model.name={model}")
+        for ratio, model, method in grid
+    ]
+    watch = Watch()
+    session = WatchedSession(watch)
+    for index in grid_order(configs):
+        result = run_cell(plan_cell(configs[index]), session, watch)
+        assert result["status"] == "done", result["error"]
     layers, metrics = 2 * 7, 2
-    expected = {"load_model": 2, "calibrate": 2, "eigenbasis": 2 * layers * metrics}
-    assert counts.done == expected
-    # The table: as typed, the last axis fastest.
+    done = {name: watch.begun[name] for name in ("load resident", "calibrate", "basis")}
+    assert done == {"load resident": 2, "calibrate": 2, "basis": 2 * layers * metrics}
+
+
+def test_the_table_of_a_grid_is_as_it_was_typed(
+    settings: Settings, model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = f"model.name={model_folder('llama')},{model_folder('llama', 1)}"
+    grid = ["dataset=[ptb]", "ratio=0.1,0.3", models, "method=nsvd_i,svd,asvd_i", "report=false"]
+    arguments = [a for a in settings("opt") if not a.startswith(("model.name=", "dataset="))]
+    code, out, err = run_main(capsys, "-m", *arguments, *grid)
+    assert code == 0, err
+    assert err.count("calibrating on") == 2
     rows = [line for line in out.splitlines() if "llama-" in line]
     typed = itertools.product(("0.1", "0.3"), ("llama-0", "llama-1"), ("NSVD-I", "SVD", "ASVD-I"))
     assert len(rows) == 12
-    for row, (ratio, model, method) in zip(rows, typed, strict=True):
+    for row, (ratio, model, method) in zip(rows, typed, strict=True):  # the last axis fastest
         words = row.lower().split()
-        assert model in words
-        assert ratio in words
-        assert method.lower() in words or method.lower().replace("-", "_") in words
-
-
-def test_every_config_of_a_grid_has_an_order() -> None:
-    """Similarity records and cells in one grid."""
-    configs: list[Config] = [compose("measure=similarity"), compose("method=svd"), compose()]
-    assert sorted(grid_order(configs)) == [0, 1, 2]
+        assert {model, ratio, method.lower().replace("-", "_")} <= set(words)

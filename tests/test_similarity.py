@@ -8,45 +8,33 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import compose, make_model, make_tokenizer, random_inputs, statistics_of, words
-from test_calibration import inputs_by_hand, token_ids
-from test_cli import run_main
+from helpers.cells import Watch, put_text, run, setting, similarities
+from helpers.command_line import Settings, run_main
+from helpers.configuration import compose
+from helpers.matrices import inputs_by_hand, random_inputs, statistics_of
+from helpers.models import make_model
+from helpers.texts import make_tokenizer, token_ids, words
 from transformers import AutoModelForCausalLM
 
-from nsvd_exp.data.text import calibration_samples, text_of, windows
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import calibration_samples, windows
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment import session as stages
-from nsvd_exp.experiment import similarity_run
-from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.run import run_cell
-from nsvd_exp.experiment.session import release_model
-from nsvd_exp.experiment.similarity_plan import plan_similarity, spread
-from nsvd_exp.experiment.similarity_run import run_similarities
+from nsvd_exp.experiment.plan import plan_similarity
+from nsvd_exp.experiment.record import spread
+from nsvd_exp.experiment.session import Session
+from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import find_linears
-from nsvd_exp.pipeline.calibrate import GramAccumulator, MeanAccumulator, calibrate, watch
-from nsvd_exp.pipeline.similarity import compare, compare_layers, cosine, gram_bytes
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, watch
+from nsvd_exp.pipeline.similarity import compare, compare_layers, cosine
 from nsvd_exp.storage.results import Result, read_similarities
 
-Settings = Callable[..., list[str]]
 STATISTICS = ("mean", "abs_mean", "gram")
-
-
-@pytest.fixture(autouse=True)
-def fresh_process() -> Iterator[None]:
-    """No model is left over from another test."""
-    release_model()
-    yield
-    release_model()
-
-
-def run(*overrides: str) -> list[Result]:
-    return run_similarities(plan_similarity(compose(*overrides)))
 
 
 def values_of(record: Result) -> dict[str, dict[str, float | None]]:
@@ -62,12 +50,8 @@ def test_a_cosine_sees_direction_alone() -> None:
     assert cosine(a, b) == cosine(b, a)
     assert cosine(1e-6 * a, 1e6 * b) == pytest.approx(expected, rel=1e-14)
     assert cosine(a.float(), b.float()) == pytest.approx(expected, abs=1e-7)
-
-
-def test_what_has_no_direction_has_no_cosine() -> None:
-    x = torch.tensor([1.0, 2.0])
-    assert cosine(x, torch.zeros(2)) is None
-    assert cosine(torch.zeros(2), x) is None
+    for pair in ((a, torch.zeros(5, 7)), (torch.zeros(5, 7), a)):  # 0 has no direction
+        assert cosine(*pair) is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -91,15 +75,14 @@ def test_each_statistic_is_what_its_name_says() -> None:
 def test_the_same_tokens_are_alike_in_every_layer_and_shared_inputs_are_one() -> None:
     model = make_model("llama_gqa")
     layers, ids = find_linears(model, []), token_ids()
-    rows = compare_layers(
-        calibrate(model, layers, ids), watch(model, layers, ids, GramAccumulator, batch=2)
-    )
+    calibration = Calibration(*calibrate(model, layers, ids), {})
+    rows = compare_layers(layers, calibration, watch(model, layers, ids, GramAccumulator, batch=2))
     assert [row["name"] for row in rows] == list(layers)
     assert [row["n"] for row in rows] == [layer.in_features for layer in layers.values()]
     for row in rows:
         assert [row[name] for name in STATISTICS] == pytest.approx([1, 1, 1], abs=1e-9)
     other = watch(model, layers, ids[:3] + 1, MeanAccumulator)
-    by_name = {row["name"]: row for row in compare_layers(calibrate(model, layers, ids), other)}
+    by_name = {row["name"]: row for row in compare_layers(layers, calibration, other)}
     q, k = (by_name[f"model.layers.1.self_attn.{name}_proj"]["mean"] for name in "qk")
     assert q == k < 0.999
 
@@ -109,16 +92,17 @@ def test_a_layer_without_a_token_has_no_similarity() -> None:
     layers = find_linears(model, [])
     seen = watch(model, layers, token_ids(), MeanAccumulator)
     name = "model.layers.1.mlp.down_proj"
-    del seen[name]
-    rows = {row["name"]: row for row in compare_layers(calibrate(model, layers, token_ids()), seen)}
+    del seen.reads[name]
+    calibration = Calibration(*calibrate(model, layers, token_ids()), {})
+    rows = {row["name"]: row for row in compare_layers(layers, calibration, seen)}
     assert [rows[name][s] for s in STATISTICS] == [None, None, None]
     assert rows["model.layers.0.mlp.down_proj"]["mean"] is not None
 
 
 def test_bytes_of_gram_matrices_are_counted_once_an_input() -> None:
     model = make_model("llama")  # 2 layers, 32 wide, 48 inside; float32 sums in float64
-    calibration = calibrate(model, find_linears(model, []), token_ids())
-    assert gram_bytes(calibration) == 2 * (3 * 32**2 + 48**2) * 8
+    calibration = Calibration(*calibrate(model, find_linears(model, []), token_ids()), {})
+    assert calibration.nbytes == 2 * (3 * 32**2 + 48**2) * 8
 
 
 def test_spread_is_the_populations_and_leaves_out_what_is_missing() -> None:
@@ -137,12 +121,12 @@ def similarities_by_hand(arguments: list[str]) -> dict[str, dict[str, dict[str, 
     model = AutoModelForCausalLM.from_pretrained(plan.model.name).eval()
     tokenizer, config = make_tokenizer(), plan.config
     text = text_of(config.calibration.dataset, "train", plan.calibration.source)
-    X = inputs_by_hand(model, calibration_samples(tokenizer, text, config.calibration).ids)
+    X = inputs_by_hand(model, calibration_samples(tokenizer, text, 12, 24).ids)
     found = {}
-    for number in plan.numbers:
-        text = text_of(number.dataset, "test", number.source)
-        Y = inputs_by_hand(model, windows(tokenizer, text, number.dataset, 32, 6).ids)
-        found[number.dataset.name] = {
+    for measurement in plan.measurements:
+        text = text_of(measurement.dataset, "test", measurement.source)
+        Y = inputs_by_hand(model, windows(tokenizer, text, 32, 6).ids)
+        found[measurement.dataset.name] = {
             name: {
                 "mean": cosine(X[name].mean(0), Y[name].mean(0)),
                 "abs_mean": cosine(X[name].abs().mean(0), Y[name].abs().mean(0)),
@@ -156,7 +140,7 @@ def similarities_by_hand(arguments: list[str]) -> dict[str, dict[str, dict[str, 
 @pytest.mark.parametrize("architecture", ["llama_gqa", "opt"])
 def test_a_record_is_what_the_models_inputs_say(settings: Settings, architecture: str) -> None:
     arguments = settings(architecture)
-    records = {record["dataset"]["name"]: record for record in run(*arguments)}
+    records = {record["dataset"]["name"]: record for record in similarities(*arguments)}
     assert [record["status"] for record in records.values()] == ["done"] * 3
     for dataset, expected in similarities_by_hand(arguments).items():
         found = values_of(records[dataset])
@@ -169,15 +153,15 @@ def test_a_record_says_what_it_was_made_of_and_holds_no_path(
     settings: Settings, tmp_path: Path
 ) -> None:
     arguments = settings()
-    cell = run_cell(plan_cell(compose(*arguments, "method=asvd_i", "dataset=[ptb]")))
-    (record,) = run(*arguments, "dataset=[ptb]")
-    number = cell["datasets"]["ptb"]
+    cell = run(*arguments, "method=asvd_i", "dataset=[ptb]")
+    (record,) = similarities(*arguments, "dataset=[ptb]")
+    measured = cell["datasets"]["ptb"]
     assert record["dataset"] == {
         "name": "ptb",
         "title": "PTB",
         "tokens": 6 * 32,
-        "token_sha256": number["token_sha256"],
-        **{name: number[name] for name in ("windows", "length", "max_windows", "bos")},
+        "token_sha256": measured["token_sha256"],
+        **{name: measured[name] for name in ("windows", "length", "max_windows", "bos")},
     }
     assert record["calibration"] == cell["calibration"]
     assert record["statistics"] == list(STATISTICS)
@@ -193,35 +177,31 @@ def test_a_record_says_what_it_was_made_of_and_holds_no_path(
 def test_calibration_text_itself_is_alike(settings: Settings) -> None:
     """One sample and one window of the same tokens: every similarity is 1."""
     arguments = settings()
-    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
     for split in ("train", "test"):
-        (data / f"wikitext2/{split}.jsonl").write_text(json.dumps({"text": words(32)}) + "\n")
-    (record,) = run(
-        *arguments, "dataset=[wikitext2]", "calibration.sampler=tokens", "calibration.length=32"
-    )
+        put_text(arguments, f"wikitext2/{split}", words(32))
+    arguments += ["dataset=[wikitext2]", "calibration.sampler=tokens", "calibration.length=32"]
+    (record,) = similarities(*arguments)
     assert record["dataset"]["windows"] == 1
     for values in values_of(record).values():
         assert list(values.values()) == pytest.approx([1, 1, 1], abs=1e-9)
 
 
-def test_statistics_of_the_calibration_are_shared_with_cells(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [*settings(), "dataset=[ptb]"]
-    run_cell(plan_cell(compose(*arguments, "method=asvd_i")))
-    monkeypatch.setattr(stages, "calibrate", lambda *_: pytest.fail("made again"))
-    assert run(*arguments)[0]["status"] == "done"
+def test_statistics_of_the_calibration_are_shared_with_cells(settings: Settings) -> None:
+    arguments, watch = [*settings(), "dataset=[ptb]"], Watch()
+    run(*arguments, "method=asvd_i")
+    assert similarities(*arguments, watch=watch)[0]["status"] == "done"
+    assert watch.begun["calibrate"] == 0
 
 
 def test_the_key_is_of_what_changes_a_number(settings: Settings) -> None:
     arguments = [*settings(), "dataset=[ptb]"]
 
     def key(*overrides: str) -> str:
-        (record,) = plan_similarity(compose(*arguments, *overrides)).records
-        return record.key
+        (file,) = plan_similarity(compose(*arguments, *overrides)).files
+        return file.key
 
     same = ("method=svd", "ratio=0.5", "k1=0.5", "solver=paper", "evaluation.dtype=bfloat16",
-            "evaluation.batch=1", "similarity.statistic=gram",
+            "evaluation.batch=1", "memory=streamed", "similarity.statistic=gram",
             "similarity.gram_limit_gb=0")  # fmt: skip
     assert {key(override) for override in same} == {key()}
     different = ("calibration.seed=4", "calibration.samples=3", "calibration.length=8",
@@ -233,101 +213,83 @@ def test_the_key_is_of_what_changes_a_number(settings: Settings) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_the_batch_size_shows_only_as_rounding(settings: Settings, batch: int) -> None:
     arguments = settings()
-    reference = run(*arguments)
-    other = run(*arguments, f"evaluation.batch={batch}", "results_dir=" + arguments[3][12:] + "2")
+    reference = similarities(*arguments)
+    arguments.append(f"results_dir={setting(arguments, 'results_dir')}2")
+    other = similarities(*arguments, f"evaluation.batch={batch}")
     for a, b in zip(reference, other, strict=True):
         assert a["key"] == b["key"]
         for layer, values in values_of(a).items():
             assert values_of(b)[layer] == pytest.approx(values, abs=1e-6)
 
 
-def test_what_is_there_is_not_made_again_and_a_wider_run_adds(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = settings()
-    (first,) = run(*arguments, "dataset=[ptb]")
-    real, passes = similarity_run.watch, []
-    monkeypatch.setattr(similarity_run, "watch", lambda *a: passes.append(0) or real(*a))
-    wider = run(*arguments)
-    assert len(passes) == 2
+def test_what_is_there_is_not_made_again_and_a_wider_run_adds(settings: Settings) -> None:
+    arguments, watch = settings(), Watch()
+    (first,) = similarities(*arguments, "dataset=[ptb]")
+    wider = similarities(*arguments, watch=watch)
+    assert watch.begun == {"load resident": 1, "wikitext2": 1, "c4": 1}
     assert first in wider
-    assert run(*arguments) == wider
-    assert len(passes) == 2
+    nothing = Watch()
+    assert similarities(*arguments, watch=nothing) == wider
+    assert not nothing.begun
 
 
 def test_gram_above_the_limit_is_made_when_it_is_asked_for(settings: Settings) -> None:
     arguments = [*settings(), "dataset=[ptb]", "similarity.gram_limit_gb=0"]
-    (without,) = run(*arguments)
+    (without,) = similarities(*arguments)
     assert without["statistics"] == ["mean", "abs_mean"]
     assert {row["gram"] for row in without["layers"]} == {None}
-    plan = plan_similarity(compose(*arguments, "similarity.statistic=gram"))
-    assert not plan.is_done(without)
-    (asked,) = run_similarities(plan)
+    assert not plan_similarity(compose(*arguments, "similarity.statistic=gram")).is_done(without)
+    (asked,) = similarities(*arguments, "similarity.statistic=gram")
     assert asked["statistics"] == list(STATISTICS)
     assert asked["created"] == without["created"]
     for before, after in zip(without["layers"], asked["layers"], strict=True):
         assert after["gram"] is not None
         assert after == before | {"gram": after["gram"]}
     # And back: nothing is made again.
-    assert run(*arguments) == [asked]
+    assert similarities(*arguments) == [asked]
 
 
 def test_the_limit_is_of_all_gram_matrices_together(settings: Settings) -> None:
     arguments = [*settings(), "dataset=[ptb]"]
     size = 2 * (3 * 32**2 + 48**2) * 8 / 1e9
-    (above,) = run(*arguments, f"similarity.gram_limit_gb={size:.9f}")
+    (above,) = similarities(*arguments, f"similarity.gram_limit_gb={size:.9f}")
     assert "gram" not in above["statistics"]
-    (below,) = run(*arguments, "dataset=[c4]", f"similarity.gram_limit_gb={size * 1.01:.9f}")
+    arguments.append("dataset=[c4]")
+    (below,) = similarities(*arguments, f"similarity.gram_limit_gb={size * 1.01:.9f}")
     assert "gram" in below["statistics"]
 
 
-def test_a_record_that_fails_for_gram_keeps_its_means(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_fails_for_gram_keeps_its_means(settings: Settings) -> None:
     arguments = [*settings(), "dataset=[ptb]", "similarity.gram_limit_gb=0"]
-    (without,) = run(*arguments)
-
-    def broken(*_: Any) -> None:
-        raise RuntimeError("a cosmic ray")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(similarity_run, "watch", broken)
-        (failed,) = run(*arguments, "similarity.statistic=gram")
+    (without,) = similarities(*arguments)
+    watch = Watch("ptb", RuntimeError("a cosmic ray"))
+    (failed,) = similarities(*arguments, "similarity.statistic=gram", watch=watch)
     assert (failed["status"], failed["error"]["message"]) == ("failed", "a cosmic ray")
     for name in ("layers", "statistics", "dataset", "calibration"):
         assert failed[name] == without[name]
     assert plan_similarity(compose(*arguments)).is_done(failed)
-    (asked,) = run(*arguments, "similarity.statistic=gram")
+    (asked,) = similarities(*arguments, "similarity.statistic=gram")
     assert (asked["status"], asked["error"]) == ("done", None)
 
 
 def test_a_dataset_that_fails_does_not_stop_the_others(settings: Settings) -> None:
     arguments = settings()
-    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
-    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(20)}) + "\n")
-    by_name = {record["dataset"]["name"]: record for record in run(*arguments)}
-    assert {name: r["status"] for name, r in by_name.items()} == {
-        "wikitext2": "done",
-        "ptb": "failed",
-        "c4": "done",
-    }
+    put_text(arguments, "ptb/test", words(20))
+    by_name = {record["dataset"]["name"]: record for record in similarities(*arguments)}
+    statuses = {name: record["status"] for name, record in by_name.items()}
+    assert statuses == {"wikitext2": "done", "ptb": "failed", "c4": "done"}
     assert "ptb has 20 tokens, fewer than one window of 32" in by_name["ptb"]["error"]["message"]
     assert by_name["ptb"]["layers"] == by_name["ptb"]["statistics"] == []
 
 
-def test_a_model_that_cannot_be_calibrated_fails_once(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def broken(*_: Any) -> None:
-        raise NsvdError("no memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages, "calibrate", broken)
-        (only,) = run(*settings())
+def test_a_model_that_cannot_be_calibrated_fails_once(settings: Settings, tmp_path: Path) -> None:
+    session, broken = Session(), Watch("calibrate", NsvdError("no memory"))
+    (only,) = similarities(*settings(), session=session, watch=broken)
     assert (only["dataset"]["name"], only["status"]) == ("wikitext2", "failed")
-    assert "in broken" in only["error"]["traceback"]
+    assert "in progress" in only["error"]["traceback"]
     assert len(list(read_similarities(tmp_path / "results"))) == 1
-    assert [record["status"] for record in run(*settings())] == ["done"] * 3
+    records = similarities(*settings(), session=session)
+    assert [record["status"] for record in records] == ["done"] * 3
 
 
 def test_a_layer_that_reads_zeros_is_missing_and_said(
@@ -340,7 +302,7 @@ def test_a_layer_that_reads_zeros_is_missing_and_said(
     arguments = [*settings(), f"model.name={folder}", "dataset=[ptb]"]
     code, out, err = run_main(capsys, *arguments, "measure=similarity")
     assert code == 0, err
-    (record,) = run(*arguments)
+    (record,) = similarities(*arguments)
     missing = [row["name"] for row in record["layers"] if row["mean"] is None]
     assert missing == [f"model.layers.1.self_attn.{name}_proj" for name in "qkvo"]
     assert {row["gram"] for row in record["layers"] if row["name"] in missing} == {None}
@@ -359,11 +321,11 @@ def test_a_layer_that_reads_zeros_is_missing_and_said(
 def test_a_damaged_record_is_one_message_with_the_way_out(
     settings: Settings, text: str, message: str
 ) -> None:
-    plan = plan_similarity(compose(*settings()))
-    plan.records[1].folder.mkdir(parents=True)
-    plan.records[1].path.write_text(text)
+    file = plan_similarity(compose(*settings())).files[1]
+    file.folder.mkdir(parents=True)
+    file.path.write_text(text)
     with pytest.raises(NsvdError, match=rf"similarities/ptb-.*result\.json {message}"):
-        run_similarities(plan)
+        similarities(*settings())
 
 
 def test_one_run_shows_every_statistic(
@@ -374,7 +336,7 @@ def test_one_run_shows_every_statistic(
     assert code == 0, err
     (header,) = [line for line in out.splitlines() if "dataset" in line]
     assert re.findall(r"\w*mean|gram", header) == ["abs_mean", "mean", "gram"]
-    for record in run(*arguments):
+    for record in similarities(*arguments):
         (line,) = [line for line in out.splitlines() if f" {record['dataset']['title']} " in line]
         shown = re.findall(r"(-?\d\.\d{3}) ± (\d\.\d{3})", line)
         for (mean, std), name in zip(shown, ("abs_mean", "mean", "gram"), strict=True):
@@ -390,7 +352,7 @@ def test_a_grid_of_both_measures_ends_with_a_table_of_each(
 ) -> None:
     arguments = settings()
     arguments.remove("dataset=[wikitext2,ptb,c4]")
-    grid = ["-m", *arguments, "measure=similarity,perplexity", "method=svd"]
+    grid = ["-m", *arguments, "measure=similarity,perplexity", "method=svd", "report=false"]
     code, out, err = run_main(capsys, *grid, "dataset=ptb,c4")
     assert code == 0, err
     assert "Similarity, mean ± std over layers (2 done)" in out
@@ -403,9 +365,8 @@ def test_a_grid_of_both_measures_ends_with_a_table_of_each(
 def test_a_grid_says_which_dataset_failed_and_shows_the_others(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [*settings(), "measure=similarity"]
-    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
-    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(20)}) + "\n")
+    arguments = [*settings(), "measure=similarity", "report=false"]
+    put_text(arguments, "ptb/test", words(20))
     code, out, err = run_main(capsys, "-m", *arguments)
     assert code == 1
     assert "(1 failed)" in out

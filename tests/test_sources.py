@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,51 +11,29 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants, errors
-from test_conf import configured
+from helpers.datasets import dataset
+from helpers.hub import COMMIT, AddToHub, empty_hub_cache
+from huggingface_hub import errors
 
-from nsvd_exp.config.schema import DatasetConfig, ModelConfig
-from nsvd_exp.data.sources import (
+from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.data.sources import locate_dataset
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.models.devices import cuda_devices, gpus_of, resolve_device
+from nsvd_exp.models.hub import (
     ModelSource,
     hub_commit,
-    locate_dataset,
     locate_model,
     max_length,
     on_hub,
     resolve_dtype,
     resolve_length,
 )
-from nsvd_exp.errors import NsvdError
-from nsvd_exp.models import devices
-from nsvd_exp.models.devices import cuda_devices, gpus_of, resolve_device
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL_FILES = (
     "config.json", "generation_config.json", "model.safetensors", "pytorch_model.bin",
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "merges.txt",
     "chat_template.jinja", "modeling_own.py",
 )  # fmt: skip
-
-AddToHub = Callable[..., Path]
-
-
-def empty_hub_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> AddToHub:
-    """Puts a repository into the hub cache at `cache`: `add(name, {file: content})`."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    hub_commit.cache_clear()
-
-    def add(
-        name: str, files: dict[str, bytes], kind: str = "model", reference: str = "main"
-    ) -> Path:
-        repository = cache / f"{kind}s--{name.replace('/', '--')}"
-        contents = {f"snapshots/{COMMIT}/{file}": content for file, content in files.items()}
-        contents[f"refs/{reference}"] = COMMIT.encode()
-        for path, content in contents.items():
-            (repository / path).parent.mkdir(parents=True, exist_ok=True)
-            (repository / path).write_bytes(content)
-        return repository
-
-    return add
 
 
 @pytest.fixture
@@ -296,24 +273,17 @@ def test_cuda_where_there_is_none_is_an_error(device: str) -> None:
         resolve_device(device)
 
 
-def test_with_two_gpus_there_is_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cuda_devices", lambda: 2)
-    assert resolve_device("auto") == "cuda"
-    assert [resolve_device(d) for d in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
-    assert resolve_device("cuda:all") == "cuda:all"
-    assert gpus_of("cuda:all") == ["cuda:0", "cuda:1"]
+def test_with_two_gpus_there_is_no_third() -> None:
+    devices = ("auto", "cpu", "cuda", "cuda:1", "cuda:all")
+    found = [resolve_device(device, count=2) for device in devices]
+    assert found == ["cuda", "cpu", "cuda", "cuda:1", "cuda:all"]
+    assert gpus_of("cuda:all", count=2) == ["cuda:0", "cuda:1"]
     assert [gpus_of(device) for device in ("cpu", "cuda:1")] == [[], ["cuda:1"]]
-    monkeypatch.setattr(devices, "cuda_devices", lambda: 1)
-    assert resolve_device("cuda:all") == "cuda"
-    monkeypatch.setattr(devices, "cuda_devices", lambda: 2)
+    assert resolve_device("cuda:all", count=1) == "cuda"
     with pytest.raises(
         NsvdError, match=r"device=cuda:2, but there are 2 CUDA devices, from cuda:0"
     ):
-        resolve_device("cuda:2")
-
-
-def dataset(name: str) -> DatasetConfig:
-    return configured().dataset[name]
+        resolve_device("cuda:2", count=2)
 
 
 def write(path: Path, text: str) -> Path:

@@ -4,68 +4,55 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import json
 import logging
-import math
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, compose, make_model, new_process, words
-from test_calibration import token_ids
-from test_models import UP, edit_weights
+from helpers.cells import OUT_OF_MEMORY, Watch, put_text, run, setting, similarities
+from helpers.command_line import Settings
+from helpers.configuration import compose
+from helpers.models import CONFIGS, UP, edit_weights, make_model
+from helpers.texts import token_ids, words
 from torch import nn
 
 from nsvd_exp.config.schema import ModelConfig
-from nsvd_exp.data.sources import locate_model
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment import run as runner
-from nsvd_exp.experiment import session as stages
-from nsvd_exp.experiment import similarity_run
-from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.plan import CellPlan, plan_cell
 from nsvd_exp.experiment.run import run_cell
-from nsvd_exp.experiment.session import release_model
-from nsvd_exp.experiment.similarity_plan import plan_similarity
-from nsvd_exp.experiment.similarity_run import run_similarities
-from nsvd_exp.models import hidden_states, streamed
+from nsvd_exp.experiment.session import Session
+from nsvd_exp.methods import CholeskyASVD
+from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.models import hidden_states
+from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import load_streamed
-from nsvd_exp.models.streamed import Flow, StreamedModel, calibrate_streamed, window_nll_streamed
-from nsvd_exp.pipeline.calibrate import GramAccumulator, calibrate
-from nsvd_exp.pipeline.evaluate import window_nll
+from nsvd_exp.models.streamed import StreamedModel
+from nsvd_exp.pipeline.calibrate import calibrate, calibrate_streamed
+from nsvd_exp.pipeline.evaluate import window_nll, window_nll_streamed
+from nsvd_exp.pipeline.inputs import GramAccumulator, watch_streamed
+from nsvd_exp.progress import Observer
 from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.results import Result
-from nsvd_exp.storage.tensors import Calibration
+from nsvd_exp.storage.tensors import StatisticsFolder
 
-Settings = Callable[..., list[str]]
 Save = Callable[..., Path]
 
 BATCHES = ["calibration.batch=5", "evaluation.batch=4"]
 
 
-@pytest.fixture(autouse=True)
-def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No model is left over from another test, and none is known to be too large."""
-    monkeypatch.setattr(stages, "_too_large", set())
-    release_model()
-    yield
-    release_model()
-
-
-def run(*overrides: str) -> Result:
-    """A cell by a process that has nothing yet."""
-    new_process()
-    return run_cell(plan_cell(compose(*overrides)))
-
-
 def elsewhere(arguments: list[str]) -> str:
     """Another results folder, with a cache of its own."""
-    return next(a for a in arguments if a.startswith("results_dir=")) + "-elsewhere"
+    return f"results_dir={setting(arguments, 'results_dir')}-elsewhere"
 
 
 def both(arguments: list[str]) -> tuple[Result, Result]:
@@ -78,17 +65,26 @@ def both(arguments: list[str]) -> tuple[Result, Result]:
 
 
 def losses(result: Result) -> dict[str, list[float]]:
-    return {name: number["window_nll"] for name, number in result["datasets"].items()}
+    return {name: measured["window_nll"] for name, measured in result["datasets"].items()}
 
 
-def streamed_model(folder: Path, dtype: str = "float32", **options: Any) -> StreamedModel:
+def streamed_model(
+    folder: Path, host_bytes: int = hidden_states.HOST_BYTES, **options: Any
+) -> StreamedModel:
     config = ModelConfig(name=str(folder), title="test", **options)
-    model, weights = load_streamed(locate_model(str(folder)), config, dtype, folder)
-    return StreamedModel(model, weights, torch.device("cpu"), folder)
+    model, weights = load_streamed(locate_model(str(folder)), config, "float32", folder)
+    return StreamedModel(model, weights, torch.device("cpu"), folder, host_bytes=host_bytes)
 
 
-def dense(_: int) -> Any:
-    return torch.no_grad()  # a context that leaves the block as it is
+def calibrated(large: StreamedModel, ids: torch.Tensor, batch: int | str = "auto") -> Calibration:
+    inputs: dict[str, Statistics] = {}
+    layers = find_linears(large.model, [])
+    reads = calibrate_streamed(large, layers, ids, inputs.__setitem__, batch)
+    return Calibration(inputs, reads, {})
+
+
+def nll(large: StreamedModel, batch: Any = "auto", dtype: Any = torch.float32) -> list[float]:
+    return window_nll_streamed(large, token_ids(), dtype, nullcontext, batch)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -103,15 +99,15 @@ def test_a_streamed_cell_is_the_resident_one(
     for name in ("layers", "achieved_ratio", "calibration", "config"):
         assert other[name] == resident[name]
     assert other["seconds"].keys() == resident["seconds"].keys()
-    for name, number in resident["datasets"].items():
-        own = {key for key in number if key not in ("seconds", "measured")}
-        assert {key: other["datasets"][name][key] for key in own} == {k: number[k] for k in own}
+    for name, measured in resident["datasets"].items():
+        own = measured.keys() - {"seconds", "measured"}
+        assert {key: other["datasets"][name][key] for key in own} == {k: measured[k] for k in own}
 
 
 def test_batches_of_another_size_show_only_as_rounding(settings: Settings) -> None:
     resident, other = both([*settings(), "method=asvd_i"])
-    for name, nll in losses(resident).items():
-        assert losses(other)[name] == pytest.approx(nll, rel=1e-5)
+    for name, expected in losses(resident).items():
+        assert losses(other)[name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_half_precision_that_is_evaluated_in_single(settings: Settings) -> None:
@@ -124,56 +120,45 @@ def test_half_precision_that_is_evaluated_in_single(settings: Settings) -> None:
 @pytest.mark.parametrize("architecture", CONFIGS)
 @pytest.mark.parametrize("batch", [3, "auto"])
 def test_streamed_statistics_are_those_of_one_pass(
-    architecture: str, batch: int | str, model_folder: Save, tmp_path: Path
+    architecture: str, batch: int | str, model_folder: Save
 ) -> None:
-    model, path = make_model(architecture), tmp_path / "s.safetensors"
-    ids = token_ids()
-    expected = calibrate(model, find_linears(model, []), ids, batch)
-    large = streamed_model(model_folder(architecture))
-    calibrate_streamed(large, find_linears(large.model, []), ids, path, {"samples": 7}, batch)
-    read = Calibration.load(path)
-    assert read.record == {"samples": 7}
-    assert list(read.statistics) == list(expected)
-    for name, s in read.statistics.items():
-        assert s.tokens == expected[name].tokens
+    model, ids = make_model(architecture), token_ids()
+    inputs, reads = calibrate(model, find_linears(model, []), ids, batch)
+    found = calibrated(streamed_model(model_folder(architecture)), ids, batch)
+    assert list(found.reads.items()) == list(reads.items())
+    assert list(found.inputs) == list(inputs)
+    for name, s in found.inputs.items():
+        assert s.tokens == inputs[name].tokens
         for field in ("gram", "abs_mean", "mean"):
-            torch.testing.assert_close(getattr(s, field), getattr(expected[name], field))
-    held = list(read.statistics.values())
-    assert len({id(s) for s in held}) == len({id(s) for s in expected.values()})
+            torch.testing.assert_close(getattr(s, field), getattr(inputs[name], field))
 
 
 @pytest.mark.parametrize("limit", [0, 2])
 def test_similarity_records_are_the_resident_ones(settings: Settings, limit: int) -> None:
     arguments = [*settings("llama_gqa"), f"similarity.gram_limit_gb={limit}", *BATCHES]
-    resident = run_similarities(plan_similarity(compose(*arguments, "memory=resident")))
-    plan = plan_similarity(compose(*arguments, "memory=streamed", elsewhere(arguments)))
-    for record, other in zip(resident, run_similarities(plan), strict=True):
+    resident = similarities(*arguments, "memory=resident")
+    streamed = similarities(*arguments, "memory=streamed", elsewhere(arguments))
+    for record, other in zip(resident, streamed, strict=True):
         assert (record["status"], other["status"]) == ("done", "done")
         assert other["statistics"] == record["statistics"]
         for a, b in zip(record["layers"], other["layers"], strict=True):
             assert b == pytest.approx(a, abs=1e-9)
 
 
-def test_no_more_than_one_block_has_its_weights(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_than_one_block_has_its_weights(model_folder: Save) -> None:
     large, held = streamed_model(model_folder()), []
-    real = Flow.push
 
-    def watched(flow: Flow, index: int) -> None:
+    def watched(_: int) -> nullcontext[None]:
         held.append([name for name, p in large.model.named_parameters() if not p.is_meta])
-        real(flow, index)
+        return nullcontext()
 
-    monkeypatch.setattr(Flow, "push", watched)
-    window_nll_streamed(large, token_ids(), torch.float32, dense, batch=2)
+    window_nll_streamed(large, token_ids(), torch.float32, watched, batch=2)
     names = [name for name, _ in large.model.named_parameters()]
     assert held == [[n for n in names if n.startswith(f"model.layers.{i}.")] for i in range(2)]
     assert all(p.is_meta for p in large.model.parameters())
 
 
-def test_no_more_than_one_block_has_statistics(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_more_than_one_block_has_statistics(model_folder: Save) -> None:
     alive, most = 0, 0
 
     class Counted(GramAccumulator):
@@ -187,22 +172,17 @@ def test_no_more_than_one_block_has_statistics(
             nonlocal alive
             alive -= 1
 
-    monkeypatch.setattr(streamed, "GramAccumulator", Counted)
     large = streamed_model(model_folder())
-    layers = find_linears(large.model, [])
-    calibrate_streamed(large, layers, token_ids(), tmp_path / "s.safetensors", {})
+    watch_streamed(large, find_linears(large.model, []), token_ids(), Counted, lambda *_: None)
     assert (most, alive) == (4, 0)
 
 
-def test_hidden_states_in_a_file_are_the_same_and_leave_none(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_hidden_states_in_a_file_are_the_same_and_leave_none(model_folder: Save) -> None:
     folder = model_folder("opt")
-    expected = window_nll_streamed(streamed_model(folder), token_ids(), torch.float32, dense, 3)
-    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
+    expected = nll(streamed_model(folder), 3)
     for dtype in (torch.float32, torch.bfloat16):
         before = set(folder.iterdir())
-        found = window_nll_streamed(streamed_model(folder), token_ids(), dtype, dense, 3)
+        found = nll(streamed_model(folder, host_bytes=0), 3, dtype)
         assert set(folder.iterdir()) == before
         assert found == (expected if dtype == torch.float32 else pytest.approx(expected, rel=2e-2))
 
@@ -213,20 +193,17 @@ def test_no_room_for_hidden_states_is_one_message(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
-    monkeypatch.setattr(hidden_states.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     folder = model_folder()
+    large = streamed_model(folder, host_bytes=0)
     with pytest.raises(NsvdError, match=r"no room for 0\.0 GB .*No space left.*cache_dir"):
-        window_nll_streamed(streamed_model(folder), token_ids(), torch.float32, dense)
+        nll(large)
     assert not list(folder.glob(".hidden*"))
 
 
-def test_a_folder_that_hidden_states_cannot_be_written_to_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(hidden_states, "HOST_BYTES", 0)
+def test_a_folder_that_hidden_states_cannot_be_written_to_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(NsvdError, match=r"cache_dir=\S+gone cannot be written to"):
-        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), tmp_path / "gone")
+        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), tmp_path / "gone", host_bytes=0)
 
 
 def resident_pages() -> int:
@@ -237,157 +214,163 @@ def resident_pages() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_means_are_read_without_gram_matrices(tmp_path: Path) -> None:
-    path, x = tmp_path / "s.safetensors", torch.ones(1, 1500, dtype=torch.float64)
+    folder, x = StatisticsFolder(tmp_path / "s"), torch.ones(1, 1500, dtype=torch.float64)
     accumulator = GramAccumulator(x)
     accumulator.add(x)
-    Calibration({str(i): accumulator.statistics() for i in range(4)}, {}).save(path)
+    inputs = {str(i): accumulator.statistics() for i in range(4)}
+    folder.save(Calibration(inputs, {name: name for name in inputs}, {}))
     before = resident_pages()
-    statistics = list(Calibration.load(path).statistics.values())
+    statistics = list(folder.load().inputs.values())
     assert all(float(s.mean.sum()) == 1500 for s in statistics)
     assert resident_pages() - before < 1500 * 1500 * 8 / 4
     assert all(float(s.gram.sum()) == 1500**2 for s in statistics)
     assert resident_pages() - before > 4 * 1500 * 1500 * 8 * 0.9
 
 
-def test_a_batch_that_does_not_fit_is_halved(
-    model_folder: Save, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_batch_that_does_not_fit_is_halved(model_folder: Save) -> None:
     """A pass that broke off counts nothing twice, and has moved no hidden state."""
-    folder, path, ids = model_folder(), tmp_path / "s.safetensors", token_ids()
-    monkeypatch.setitem(streamed.AUTO_TOKENS, "cpu", 6 * ids.shape[1])
-    expected = window_nll_streamed(streamed_model(folder), ids, torch.float32, dense, 1)
+    folder, ids = model_folder(), token_ids()
+    expected = nll(streamed_model(folder), 1)
     large = streamed_model(folder)
-    layers = find_linears(large.model, [])
-    calibrate_streamed(large, layers, ids, path, {}, 1)
-    whole = {name: s.gram.clone() for name, s in Calibration.load(path).statistics.items()}
+    whole = calibrated(large, ids, 1).inputs
     refuse_more_than(2, large.model.model.layers[1].mlp.down_proj)
-    found = window_nll_streamed(large, ids, torch.float32, dense)
+    found = nll(large)
     assert found == pytest.approx(expected, rel=1e-5)
-    calibrate_streamed(large, layers, ids, path, {})
-    for name, s in Calibration.load(path).statistics.items():
+    for name, s in calibrated(large, ids).inputs.items():
         assert s.tokens == ids.numel()
-        torch.testing.assert_close(s.gram, whole[name])
+        torch.testing.assert_close(s.gram, whole[name].gram)
 
 
-def refuse_more_than(rows: int, layer: nn.Module) -> None:
+def refuse_more_than(rows: int, layer: nn.Module, error: Exception = OUT_OF_MEMORY) -> None:
     """The layer runs out of memory for more of them."""
 
     def refuse(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         if len(args[0]) > rows:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     layer.register_forward_pre_hook(refuse)
 
 
-# Where a resident cell may run out of memory, and the module and name of what does it there.
-STAGES = {
-    "load": (stages, "load_model"),
-    "calibrate": (stages, "calibrate"),
-    "decompose": (runner, "compress"),
-    "evaluate": (runner, "window_nll"),
-}
+@dataclass(frozen=True)
+class Hungry(CholeskyASVD):
+    """A method for which there is never enough memory."""
+
+    def basis(self, W: torch.Tensor, statistics: Statistics) -> Any:
+        raise OUT_OF_MEMORY
 
 
-def out_of_memory(*_: Any) -> Any:
-    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB")
+HUNGRY = f"method._target_={__name__}.Hungry"
 
 
-def once(real: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs out of memory the first time."""
-    calls = iter(range(100))
-    return lambda *args: real(*args) if next(calls) else out_of_memory()
-
-
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["load resident", "calibrate", "decompose", "wikitext2"])
 def test_auto_goes_on_streamed_where_memory_runs_out(
-    settings: Settings,
-    stage: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    settings: Settings, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = [*settings(), "method=asvd_i", *BATCHES]
+    arguments, watch = [*settings(), "method=asvd_i", *BATCHES], Watch(stage)
     expected = run(*arguments, elsewhere(arguments))
-    release_model()
-    module, name = STAGES[stage]
-    with monkeypatch.context() as patch:
-        patch.setattr(module, name, once(getattr(module, name)))
-        result = run(*arguments)
+    session = Session(watch.load)
+    result = run(*arguments, session=session, watch=watch)
     assert result["status"] == "done", result["error"]
     assert losses(result) == losses(expected)
     assert result["layers"] == expected["layers"]
     assert "going on with memory=streamed" in caplog.text
-    # And what follows in this process does not try again.
-    monkeypatch.setattr(stages, "load_model", lambda *_: pytest.fail("resident again"))
-    assert run(*arguments, "ratio=0.5")["status"] == "done"
+    # And what follows in this process does not try again, while another one does.
+    assert run(*arguments, "ratio=0.5", session=session, watch=watch)["status"] == "done"
+    assert watch.begun["load resident"] == 1
+    other = Watch()
+    assert run(*arguments, "ratio=0.7", watch=other)["status"] == "done"
+    assert other.begun["load resident"] == 1
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_resident_that_was_asked_for_fails_with_the_way_out(
-    settings: Settings, stage: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["dense", "asvd_i"])
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, MemoryError()], ids=["device", "host"])
+def test_a_model_whose_pass_never_fits_is_streamed(
+    settings: Settings, method: str, error: Exception
 ) -> None:
+    plan, session = plan_cell(compose(*settings(), f"method={method}")), Session()
+    refuse_more_than(0, session.load(plan).model.model.layers[1].mlp.down_proj, error)
+    result = run_cell(plan, session)
+    assert result["status"] == "done", result["error"]
+    assert session.load(plan).streamed is not None
+
+
+@pytest.mark.parametrize("stage", ["load resident", "calibrate", "decompose", "wikitext2"])
+def test_resident_that_was_asked_for_fails_with_the_way_out(settings: Settings, stage: str) -> None:
     arguments = [*settings(), "method=asvd_i", "memory=resident"]
-    with monkeypatch.context() as patch:
-        patch.setattr(*STAGES[stage], out_of_memory)
-        result = run(*arguments)
+    result = run(*arguments, watch=Watch(stage))
     assert result["status"] == "failed"
     assert "out of memory" in result["error"]["message"]
     assert "memory=streamed" in result["error"]["message"]
     assert run(*arguments)["status"] == "done"
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        (stages, "load_streamed"),
-        (stages, "calibrate_streamed"),
-        (runner, "compress"),
-        (runner, "window_nll_streamed"),
-    ],
-)
-def test_too_little_even_for_a_block_fails_that_cell_alone(
-    settings: Settings, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [*settings(), "method=asvd_i", "memory=streamed"]
-    with monkeypatch.context() as patch:
-        patch.setattr(module, name, out_of_memory)
-        result = run(*arguments)
+@pytest.mark.parametrize("stage", ["load streamed", "calibrate", "decompose", "evaluate"])
+def test_too_little_even_for_a_block_fails_that_cell_alone(settings: Settings, stage: str) -> None:
+    arguments, watch = [*settings(), "method=asvd_i", "memory=streamed"], Watch(stage)
+    session = Session(watch.load)
+    result = run(*arguments, session=session, watch=watch)
     assert result["status"] == "failed"
     assert "one block at a time is still too much" in result["error"]["message"]
     assert result["datasets"] == {}
-    assert run(*arguments)["status"] == "done"
+    assert run(*arguments, session=session)["status"] == "done"
 
 
-def test_after_a_failed_cell_the_next_one_has_its_calibration(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("memory", "what"), [("resident", "the weights"), ("streamed", "a block")])
+def test_a_decomposition_without_memory_says_what_it_was_at(
+    settings: Settings, memory: str, what: str
 ) -> None:
+    result = run(*settings(), "method=asvd_i", HUNGRY, f"memory={memory}")
+    assert result["status"] == "failed"
+    assert f"cpu has too little memory to decompose {what}" in result["error"]["message"]
+
+
+def test_after_a_failed_cell_the_next_one_has_its_calibration(settings: Settings) -> None:
     """With `cache.keep=none` the statistics stand in a file that goes with the model."""
     arguments = [*settings(), "method=asvd_i", "memory=streamed", "cache.keep=none"]
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "window_nll_streamed", lambda *_: 1 / 0)
-        assert run(*arguments)["status"] == "failed"
-    result = run_cell(plan_cell(compose(*arguments, "ratio=0.4")))
+    session, broken = Session(), Watch("evaluate", ZeroDivisionError())
+    assert run(*arguments, session=session, watch=broken)["status"] == "failed"
+    result = run(*arguments, "ratio=0.4", session=session)
     assert result["status"] == "done", result["error"]
 
 
-def test_a_loss_that_is_not_finite_costs_its_own_dataset(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def lose(plan: CellPlan, session: Session, index: int) -> None:
+    """The loss of one window of the plan's first dataset is no number."""
+    first, loaded = plan.measurements[0], session.load(plan)
+    window = session.windows(plan, first, session.texts(plan, [first])).ids[index]
+
+    def spoil(_: nn.Module, args: tuple[torch.Tensor], embedded: torch.Tensor) -> None:
+        if args[0].shape[1] == len(window):
+            embedded[(args[0] == window).all(1)] = torch.nan
+
+    loaded.model.get_input_embeddings().register_forward_hook(spoil)
+
+
+def test_a_loss_that_is_not_finite_costs_its_own_dataset(settings: Settings) -> None:
     arguments = [*settings(), "method=asvd_i", "memory=streamed", *BATCHES]
     expected = losses(run(*arguments, elsewhere(arguments)))
     first, *others = expected
-
-    def broken(*given: Any) -> list[float]:
-        return [math.nan, *window_nll_streamed(*given)[1:]]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "window_nll_streamed", broken)
-        result = run(*arguments)
+    plan, session = plan_cell(compose(*arguments)), Session()
+    lose(plan, session, 0)
+    result = run_cell(plan, session)
     assert result["status"] == "failed"
     assert result["error"]["message"].startswith(f"dataset {first}: ")
     assert losses(result) == {name: expected[name] for name in others}
-    assert losses(run(*arguments))[first] == expected[first]
+    assert losses(run(*arguments, session=session))[first] == expected[first]
 
 
+@pytest.mark.parametrize("memory", ["resident", "streamed"])
+def test_a_loss_that_is_not_finite_names_dataset_and_window(
+    settings: Settings, memory: str
+) -> None:
+    arguments = [*settings(), "method=dense", "dataset=[c4]", f"memory={memory}"]
+    plan, session = plan_cell(compose(*arguments)), Session()
+    lose(plan, session, 2)
+    result = run_cell(plan, session)
+    assert (result["status"], result["datasets"]) == ("failed", {})
+    assert result["error"]["message"] == "dataset c4: the loss of window 2 of 6 is nan"
+
+
+@pytest.mark.slow
 def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path;"
@@ -412,62 +395,38 @@ def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> No
 
 
 def test_similarity_goes_on_streamed_where_memory_runs_out(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = settings()
-    monkeypatch.setattr(similarity_run, "watch", out_of_memory)
-    records = run_similarities(plan_similarity(compose(*arguments)))
+    records = similarities(*settings(), watch=Watch("wikitext2"))
     assert [record["status"] for record in records] == ["done"] * 3
     assert caplog.text.count("going on with memory=streamed") == 1
 
 
-def test_statistics_are_kept_once_for_both(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = [*settings(), *BATCHES]
+def test_statistics_are_kept_once_for_both(settings: Settings) -> None:
+    arguments, watch = [*settings(), *BATCHES], Watch()
     first = run(*arguments, "method=asvd_i", "memory=streamed")
-    monkeypatch.setattr(stages, "calibrate", lambda *_: pytest.fail("made again"))
-    again = run(*arguments, "method=nsvd_i", "k1=1", "memory=resident")
+    again = run(*arguments, "method=nsvd_i", "k1=1", "memory=resident", watch=watch)
     assert losses(again) == losses(first)
+    assert watch.begun["calibrate"] == 0
 
 
-def test_a_full_disk_says_what_the_statistics_need(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(stages, "calibrate_streamed", full)
-    result = run(*settings(), "memory=streamed")
+def test_a_full_disk_says_what_the_statistics_need(settings: Settings, tmp_path: Path) -> None:
+    full = Watch("calibrate", OSError(errno.ENOSPC, "No space left on device"))
+    result = run(*settings(), "memory=streamed", watch=full)
     assert result["status"] == "failed"
     assert "No space left" in result["error"]["message"]
     assert "another cache_dir" in result["error"]["message"]
-    assert not list((tmp_path / "results/cache/calibration").glob("*.tmp"))
+    assert not list((tmp_path / "results/cache/calibration").glob("**/*.tmp"))
 
 
 def test_a_dataset_without_a_window_costs_no_other(settings: Settings) -> None:
     """As resident: those before it are stored, and the cell fails."""
     arguments = [*settings(), "memory=streamed", *BATCHES]
-    data = Path(next(a for a in arguments if a.startswith("data_dir=")).partition("=")[2])
-    (data / "ptb/test.jsonl").write_text(json.dumps({"text": words(20)}) + "\n")
+    put_text(arguments, "ptb/test", words(20))
     result = run(*arguments)
     assert result["status"] == "failed"
     assert "ptb has 20 tokens" in result["error"]["message"]
     assert list(result["datasets"]) == ["wikitext2"]
-
-
-def test_a_loss_that_is_not_finite_names_dataset_and_window(
-    settings: Settings, model_folder: Save
-) -> None:
-    arguments = [*settings(), "method=dense", "dataset=[c4]"]
-    folder = model_folder()
-    edit_weights(folder, lambda t: t["model.norm.weight"].fill_(3e38))
-    messages = [
-        run(*arguments, f"memory={memory}")["error"]["message"]
-        for memory in ("resident", "streamed")
-    ]
-    assert messages[0] == messages[1]
-    assert messages[0].startswith("dataset c4: the loss of window 0 of 6 is ")
 
 
 @pytest.mark.parametrize(
@@ -490,7 +449,7 @@ def test_a_checkpoint_that_does_not_fit_names_the_weight(
     folder = model_folder()
     edit_weights(folder, edit)
     with pytest.raises(NsvdError, match=message):
-        window_nll_streamed(streamed_model(folder), token_ids(), torch.float32, dense)
+        nll(streamed_model(folder))
 
 
 def test_a_checkpoint_in_parts_and_a_pickled_one_are_streamed_too(tmp_path: Path) -> None:
@@ -499,50 +458,54 @@ def test_a_checkpoint_in_parts_and_a_pickled_one_are_streamed_too(tmp_path: Path
     model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
     found = streamed_model(tmp_path / "parts")
-    assert window_nll_streamed(found, token_ids(), torch.float32, dense, 3) == expected
+    assert nll(found, 3) == expected
     model.save_pretrained(tmp_path / "pickled")
     (tmp_path / "pickled/model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pickled/pytorch_model.bin")
     found = streamed_model(tmp_path / "pickled", safetensors_only=False)
-    assert window_nll_streamed(found, token_ids(), torch.float32, dense, 3) == expected
+    assert nll(found, 3) == expected
 
 
-class Between(nn.Module):
-    """Does something to the hidden states between its blocks."""
+class Odd(nn.Module):
+    """A model that may do something with its blocks that no chain of them does."""
 
-    def __init__(self, blocks: nn.ModuleList, head: nn.Module) -> None:
+    def __init__(self, through: Callable[..., Any], block: type[nn.Linear]) -> None:
         super().__init__()
-        self.blocks, self.head = blocks, head
+        self.blocks = nn.ModuleList(block(8, 8) for _ in range(3))
+        self.head, self.through = nn.Linear(8, 99), through
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> Any:
-        hidden = nn.functional.one_hot(input_ids % 8, 8).float()
-        for block in self.blocks:
-            hidden = block(hidden) * 2
-        return self.head(hidden)
-
-
-class Collecting(Between):
-    """Its logits need the output of every block."""
-
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> Any:
-        hidden = total = nn.functional.one_hot(input_ids % 8, 8).float()
-        for block in self.blocks:
-            hidden = block(hidden)
-            total = total + hidden
-        return type("Output", (), {"logits": self.head(total)})
+        hidden = self.through(self.blocks, nn.functional.one_hot(input_ids % 8, 8).float())
+        return SimpleNamespace(logits=self.head(hidden))
 
     def get_input_embeddings(self) -> nn.Embedding:
         return nn.Embedding(99, 8)
 
 
-class Pairs(Between):
-    """Its blocks give more than hidden states on."""
+def doubling(blocks: nn.ModuleList, hidden: Any) -> Any:
+    for block in blocks:
+        hidden = block(hidden) * 2
+    return hidden
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> Any:
-        hidden = nn.functional.one_hot(input_ids % 8, 8).float()
-        for block in self.blocks:
-            hidden, bias = block(hidden)
-        return self.head(hidden + bias)
+
+def collecting(blocks: nn.ModuleList, hidden: Any) -> Any:
+    total = hidden
+    for block in blocks:
+        hidden = block(hidden)
+        total = total + hidden
+    return total
+
+
+def in_pairs(blocks: nn.ModuleList, hidden: Any) -> Any:
+    for block in blocks:
+        hidden, bias = block(hidden)
+    return hidden + bias
+
+
+def backwards(blocks: nn.ModuleList, hidden: Any) -> Any:
+    for block in reversed(blocks):
+        hidden = block(hidden)
+    return hidden
 
 
 class Pair(nn.Linear):
@@ -550,41 +513,23 @@ class Pair(nn.Linear):
         return super().forward(x), x
 
 
-class Backwards(Between):
-    """Runs its blocks in another order than they stand."""
-
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> Any:
-        hidden = nn.functional.one_hot(input_ids % 8, 8).float()
-        for block in reversed(self.blocks):
-            hidden = block(hidden)
-        return self.head(hidden)
-
-
 @pytest.mark.parametrize(
-    ("kind", "block", "problem"),
+    ("through", "block", "problem"),
     [
-        (Between, nn.Linear, "are not all there is between its first and its last"),
-        (Collecting, nn.Linear, "are not all there is behind its logits"),
-        (Pairs, Pair, "pass more than hidden states"),
-        (Backwards, nn.Linear, "are not all there is between"),
+        (doubling, nn.Linear, "are not all there is between its first and its last"),
+        (collecting, nn.Linear, "are not all there is behind its logits"),
+        (in_pairs, Pair, "pass more than hidden states"),
+        (backwards, nn.Linear, "are not all there is between"),
     ],
 )
 def test_what_is_no_chain_of_blocks_is_refused(
-    kind: type[Between], block: type[nn.Linear], problem: str, tmp_path: Path
+    through: Callable[..., Any], block: type[nn.Linear], problem: str, tmp_path: Path
 ) -> None:
-    model = kind(nn.ModuleList(block(8, 8) for _ in range(3)), nn.Linear(8, 99))
+    model = Odd(through, block)
     weights = {name: p.data.clone() for name, p in model.named_parameters()}
     large = StreamedModel(model.to("meta"), weights, torch.device("cpu"), tmp_path)
-    with pytest.raises(NsvdError, match=rf"{kind.__name__} {problem}.*memory=resident"):
-        window_nll_streamed(large, token_ids(), torch.float32, dense)
-
-
-def test_the_way_memory_is_used_is_in_no_key(settings: Settings) -> None:
-    keys = {
-        plan_cell(compose(*settings(), f"memory={memory}")).cell.key
-        for memory in ("auto", "resident", "streamed")
-    }
-    assert len(keys) == 1
+    with pytest.raises(NsvdError, match=rf"Odd {problem}.*memory=resident"):
+        nll(large)
 
 
 def test_a_finished_streamed_cell_tells_how_far_it_is(
@@ -592,12 +537,12 @@ def test_a_finished_streamed_cell_tells_how_far_it_is(
 ) -> None:
     told: dict[str, list[tuple[int, int]]] = {}
 
-    class Telling(runner.Observer):
+    class Telling(Observer):
         def progress(self, stage: str) -> Any:
             return lambda done, total: told.setdefault(stage, []).append((done, total))
 
     with caplog.at_level(logging.WARNING):
-        run_cell(plan_cell(compose(*settings(), "memory=streamed")), Telling())
+        run_cell(plan_cell(compose(*settings(), "memory=streamed")), Session(), Telling())
     assert told == {
         "calibrate": [(1, 2), (2, 2)],
         "decompose": [(7, 14), (14, 14)],
@@ -606,6 +551,7 @@ def test_a_finished_streamed_cell_tells_how_far_it_is(
     assert not caplog.records
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_peak_memory_is_of_one_block_not_of_all() -> None:
     """By the benchmark's own measurement, in a fresh process."""

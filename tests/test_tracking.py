@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,27 @@ import pandas
 import pytest
 import wandb
 import yaml
-from conftest import compose
-from fake_wandb import FakeWandb
-from report_store import EIGHT, make_cell
-from wandb.proto.wandb_internal_pb2 import Record
+from helpers.command_line import REPOSITORY, Capture, Settings, cells_of, results_dir
+from helpers.configuration import compose
+from helpers.fake_wandb import FakeWandb
+from helpers.report_store import EIGHT, make_cell
+from helpers.wandb_files import Segment
+from PIL import Image
 
 from nsvd_exp.cli.main import main
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment import run as runner
 from nsvd_exp.experiment.improvement import average_improvement
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.session import Session
+from nsvd_exp.progress import Observer, Observers, Progress
 from nsvd_exp.report.__main__ import main as report_main
-from nsvd_exp.storage.results import Result, read_all
-from nsvd_exp.tracking import runs as tracking
-from nsvd_exp.tracking import session as wandb_session
+from nsvd_exp.storage.results import Result
+from nsvd_exp.tracking.cell import CellTracker
 from nsvd_exp.tracking.dashboard import dashboard
-from nsvd_exp.tracking.runs import CellTracker, log_report
-from nsvd_exp.tracking.session import session_of_process
+from nsvd_exp.tracking.report import log_report, save_dashboard
+from nsvd_exp.tracking.session import WandbSession
 
-Settings = Callable[..., list[str]]
-REPOSITORY = Path(__file__).resolve().parent.parent
 KEY = "0123456789" * 4
 
 
@@ -48,7 +48,6 @@ def wandb_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name in ("DATA_DIR", "CACHE_DIR", "CONFIG_DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "wandb_home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    session_of_process.cache_clear()
     yield
     wandb.teardown()
 
@@ -63,59 +62,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
         wandb.teardown()
 
 
-class Segment:
-    """One run file, read back.
-
-    Attributes:
-        records: of all types, in order.
-        run: the record of the run itself.
-        config, summary: what the run has in the end.
-        exit_code: None where the run was never finished.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        (path,) = folder.glob("*.wandb")
-        self.records = list(records_of(path))
-        self.run = next(r.run for r in self.records if r.HasField("run"))
-        self.config = values_of(self.run.config.update)
-        self.summary: dict[str, Any] = {}
-        for record in self.records:
-            self.summary |= values_of(record.summary.update)
-        codes = [r.exit.exit_code for r in self.records if r.HasField("exit")]
-        self.exit_code = codes[0] if codes else None
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """What was logged, call by call, without W&B's own values."""
-        items = (values_of(r.history.item) for r in self.records if r.HasField("history"))
-        return [{k: v for k, v in item.items() if not k.startswith("_")} for item in items]
-
-    def history(self, name: str) -> list[Any]:
-        """Every value that was logged under this name."""
-        return [line[name] for line in self.lines if name in line]
-
-
-def records_of(path: Path) -> Iterator[Record]:
-    """The records of a `.wandb` file: a header of 7 bytes, then the log format of LevelDB."""
-    data, position, whole = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:  # no room for a chunk's header
-            position += left
-            continue
-        length, kind = struct.unpack_from("<HB", data, position + 4)
-        whole += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield Record.FromString(whole)
-            whole = b""
-
-
-def values_of(items: Iterable[Any]) -> dict[str, Any]:
-    """Items of a record as a dictionary; the parts of a nested name are joined by `/`."""
-    return {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
-
-
 def folders(arguments: list[str]) -> list[Path]:
     """The folders of run files, oldest first."""
     wandb.teardown()  # only then is every file written to its end
@@ -124,12 +70,8 @@ def folders(arguments: list[str]) -> list[Path]:
     )
 
 
-def results_dir(arguments: list[str]) -> Path:
-    return Path(next(a for a in arguments if a.startswith("results_dir=")).partition("=")[2])
-
-
 def stored(arguments: list[str], method: str) -> Result:
-    (result,) = (r for r in read_all(results_dir(arguments)) if r["method"] == method)
+    (result,) = (r for r in cells_of(arguments) if r["method"] == method)
     return result
 
 
@@ -182,38 +124,51 @@ def test_a_cell_that_is_there_has_no_run_and_a_wider_one_goes_on_with_its_own(
     settings: Settings,
 ) -> None:
     arguments = [*settings(), "method=svd"]
-    assert track(*arguments, "dataset=[ptb]") == 0
-    assert len(folders(arguments)) == 1
-    assert track(*arguments, "dataset=[ptb]") == 0
-    assert len(folders(arguments)) == 1
+    for _ in range(2):
+        assert track(*arguments, "dataset=[ptb]") == 0
+        assert len(folders(arguments)) == 1
     assert track(*arguments, "dataset=[ptb,c4]") == 0
     first, second = map(Segment, folders(arguments))
     assert first.run.run_id == second.run.run_id
     assert not second.history("progress/ptb")
-    assert {k for k in second.summary if k.startswith("perplexity/")} == {
-        "perplexity/ptb",
-        "perplexity/c4",
-    }
+    perplexities = {name for name in second.summary if name.startswith("perplexity/")}
+    assert perplexities == {"perplexity/ptb", "perplexity/c4"}
+
+
+class Disturbs(Observer):
+    """Does something when the evaluation of PTB begins."""
+
+    def __init__(self, disturb: Callable[[], object]) -> None:
+        self.disturb = disturb
+
+    def progress(self, stage: str) -> Progress | None:
+        if stage == "ptb":
+            self.disturb()
+        return None
+
+
+def tracked(
+    session: WandbSession, *arguments: str, mode: str = "offline", beside: Observer | None = None
+) -> Result:
+    """The result of a cell that this session follows, and another observer beside it."""
+    plan = plan_cell(compose(*arguments, f"tracking.mode={mode}"))
+    with closing(Observers(CellTracker(plan, None, session), beside or Observer())) as observers:
+        return run_cell(plan, Session(), observers)
 
 
 @pytest.mark.parametrize("problem", [RuntimeError("no more"), KeyboardInterrupt()])
 def test_a_cell_that_broke_off_goes_on_with_its_run(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, problem: BaseException
+    settings: Settings, problem: BaseException
 ) -> None:
-    arguments = [*settings(), "method=svd"]
-    real, calls = runner.window_nll, []
+    def breaks_off() -> None:
+        raise problem
 
-    def second_breaks(*args: Any) -> Any:
-        calls.append(args)
-        if len(calls) == 2:
-            raise problem
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "window_nll", second_breaks)
-        assert track(*arguments) != 0
-    assert track(*arguments) == 0
-    first, second = map(Segment, folders(arguments))
+    cell = [*settings(), "method=svd"]
+    with suppress(KeyboardInterrupt):
+        assert tracked(WandbSession(), *cell, beside=Disturbs(breaks_off))["status"] == "failed"
+    assert stored(cell, "svd")["datasets"].keys() == {"wikitext2"}
+    assert tracked(WandbSession(), *cell)["status"] == "done"
+    first, second = map(Segment, folders(cell))
     assert first.run.run_id == second.run.run_id
     assert (first.exit_code, second.exit_code) == (1, 0)
     assert first.history("perplexity/wikitext2")[0] == first.summary["perplexity/wikitext2"]
@@ -262,10 +217,10 @@ def test_what_a_method_does_not_have_is_no_tag_and_a_tag_is_never_too_long(
     assert recorder.options["config"]["ratio"] is None
 
 
-def test_progress_is_a_point_a_second_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_point_each_second_and_the_last() -> None:
     recorder, now = Recorder(), 0.0
-    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
-    tracker = CellTracker(plan_cell(compose()), None, recorder)  # type: ignore[arg-type]
+    plan = plan_cell(compose())
+    tracker = CellTracker(plan, None, recorder, clock=lambda: now)  # type: ignore[arg-type]
     tracker.started()
     update = tracker.progress("ptb")
     assert update is not None
@@ -286,7 +241,6 @@ def test_an_agents_run_takes_the_cell_that_it_asked_for_done_or_not(
     arguments = [*settings(), "method=svd"]
     for run_id in ("first", "second"):
         monkeypatch.setenv("WANDB_RUN_ID", run_id)
-        session_of_process.cache_clear()
         assert main([*arguments, "tracking.mode=offline"]) == 0  # beside the dense model
         wandb.teardown()
     runs = [Segment(folder) for folder in folders(arguments)]
@@ -301,7 +255,7 @@ def test_an_agents_run_takes_the_cell_that_it_asked_for_done_or_not(
 
 
 def test_an_agents_run_holds_one_cell_of_a_grid(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "the_one")
@@ -361,16 +315,13 @@ def test_a_sync_puts_the_segments_of_an_offline_run_together(
 
 
 def test_a_server_that_fails_is_asked_once_and_costs_no_cell(
-    server: FakeWandb,
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    server: FakeWandb, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     server.broken = True
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
     assert track(*arguments, mode="online") == 0
-    assert [r["status"] for r in read_all(results_dir(arguments))] == ["done"] * 2
+    assert [r["status"] for r in cells_of(arguments)] == ["done"] * 2
     assert [f.name.partition("-run-")[0] for f in folders(arguments)] == ["offline"] * 2
     said = capsys.readouterr().err
     assert said.count("offline from here on") == 1
@@ -378,31 +329,22 @@ def test_a_server_that_fails_is_asked_once_and_costs_no_cell(
 
 
 def test_a_server_that_goes_away_leaves_the_run_on_disk(
-    server: FakeWandb,
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    server: FakeWandb, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(wandb_session, "SECONDS_TO_UPLOAD", 1)
-    real = runner.window_nll
-
-    def breaks_the_server(*args: Any) -> Any:
-        server.broken = True
-        return real(*args)
-
-    monkeypatch.setattr(runner, "window_nll", breaks_the_server)
-    arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
-    assert track(*arguments, mode="online") == 0
+    breaks = Disturbs(lambda: setattr(server, "broken", True))
+    arguments = [*settings(), "dataset=[ptb]"]
+    session = WandbSession(seconds_to_upload=1)
+    for method in ("svd", "asvd_0"):
+        cell = [*arguments, f"method={method}"]
+        assert tracked(session, *cell, mode="online", beside=breaks)["status"] == "done"
     online, offline = folders(arguments)
-    said = capsys.readouterr().err
-    assert f"wandb sync --include-online {online}" in said
+    assert f"wandb sync --include-online {online}" in caplog.text
     assert offline.name.startswith("offline-run-")
-    assert stored(arguments, "svd")["status"] == "done"
     assert Segment(online).history("perplexity/ptb")
 
 
 def test_a_run_that_refuses_costs_no_cell_and_is_left_alone(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
@@ -410,18 +352,18 @@ def test_a_run_that_refuses_costs_no_cell_and_is_left_alone(
     arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
     monkeypatch.setattr(wandb.Run, "log", refuse)
     assert track(*arguments) == 0
-    assert [r["status"] for r in read_all(results_dir(arguments))] == ["done"] * 2
+    assert [r["status"] for r in cells_of(arguments)] == ["done"] * 2
     said = capsys.readouterr().err
     assert said.count("disk full; to upload what is there: wandb sync") == 1
 
 
 def test_where_no_run_can_be_kept_there_is_none(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "file").write_text("")
     arguments = [*settings(), "dataset=[ptb]", "method=svd,asvd_0"]
     assert track(*arguments, f"tracking.dir={tmp_path / 'file'}") == 0
-    assert len(list(read_all(results_dir(arguments)))) == 2
+    assert len(cells_of(arguments)) == 2
     said = capsys.readouterr().err
     assert said.count("no run can be kept") == 1
 
@@ -429,9 +371,9 @@ def test_where_no_run_can_be_kept_there_is_none(
 def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
     code = (
         "import sys, logging; from pathlib import Path\n"
-        "from nsvd_exp.tracking.session import Session\n"
+        "from nsvd_exp.tracking.session import WandbSession\n"
         "logging.basicConfig(level='INFO'); assert sys.stdin.isatty() and sys.stderr.isatty()\n"
-        f"run = Session().open('online', Path({str(tmp_path)!r}), project='p')\n"
+        f"run = WandbSession().open('online', Path({str(tmp_path)!r}), project='p')\n"
         "print('offline:', run.offline); run.finish()"
     )
     terminal, end = pty.openpty()
@@ -450,24 +392,12 @@ def test_without_a_key_nothing_prompts_on_a_terminal(tmp_path: Path) -> None:
     assert shown.count(b"wandb sync") == 1
 
 
-def test_disabled_nothing_imports_wandb(settings: Settings) -> None:
-    arguments = [*settings(), "method=dense", "dataset=[ptb]"]
-    code = (
-        "import sys; from nsvd_exp.cli.main import main; code = main(sys.argv[1:])\n"
-        "print(code, sorted({'wandb', 'wandb_workspaces', 'pandas'} & set(sys.modules)))"
-    )
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
-    assert not folders(arguments)
-
-
 def test_tracking_is_in_no_key_and_in_no_result(settings: Settings) -> None:
     plain = plan_cell(compose(*settings()))
     tracked = plan_cell(compose(*settings(), "tracking.mode=offline", "tracking.group=mine"))
-    assert plain.cell.key == tracked.cell.key
+    assert plain.file.key == tracked.file.key
     assert plain.config.tracking.mode == "disabled"
-    assert "tracking" not in run_cell(tracked)["config"]
+    assert "tracking" not in run_cell(tracked, Session())["config"]
 
 
 @pytest.mark.parametrize("override", ["mode=onlin", "project=a/b", "project=''", "group='a:b'"])
@@ -483,10 +413,9 @@ def test_a_report_is_one_run_with_tables_images_and_the_page(tmp_path: Path) -> 
     columns = pandas.MultiIndex.from_tuples([("PTB", "ppl"), ("PTB", "impr.")])
     frame = pandas.DataFrame([[10.5, "–"], [None, "1.0%"]], index=rows, columns=columns)
     figure, page = tmp_path / "figure1.png", tmp_path / "index.html"
-    save_image(figure)
+    Image.new("RGB", (8, 8)).save(figure)
     page.write_text("<h1>Tables</h1>")
-    run = log_report({"table1": frame}, [figure], page, "offline", "nsvd_exp", None, tmp_path)
-    assert run is not None
+    assert log_report({"table1": frame}, [figure], page, "offline", "nsvd_exp", None, tmp_path)
     wandb.teardown()
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     read = Segment(folder)
@@ -502,9 +431,7 @@ def test_a_report_is_one_run_with_tables_images_and_the_page(tmp_path: Path) -> 
     assert {c.path for c in report.manifest.contents} == {"index.html", "figure1.png"}
 
 
-def test_the_report_that_is_made_is_logged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_that_is_made_is_logged(tmp_path: Path, capsys: Capture) -> None:
     results = tmp_path / "results"
     for ratio in (0.3, 0.5):
         make_cell(results, method="asvd_i", ratio=ratio)
@@ -526,12 +453,6 @@ def test_the_report_that_is_made_is_logged(
     assert "--wandb logs the page too" in capsys.readouterr().err
 
 
-def save_image(path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (8, 8)).save(path)
-
-
 def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None:
     pytest.importorskip("wandb_workspaces")
     view = dashboard("nsvd_exp", "me", ["table1"], ["figure1"])
@@ -539,18 +460,13 @@ def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None
     assert (model["entity"], model["project"]) == ("me", "nsvd_exp")
     held = model["spec"]["section"]["panelBankConfig"]["sections"]
     sections = {section["name"]: section["panels"] for section in held}
-    assert list(sections) == [
-        "Perplexity against ratio",
-        "k1 sensitivity",
-        "Layers",
-        "Tables",
-        "Figures",
-    ]
-    for section, x in (("Perplexity against ratio", "ratio"), ("k1 sensitivity", "k1")):
+    perplexity, k1, *others = sections
+    assert (perplexity, k1) == ("Perplexity against ratio", "k1 sensitivity")
+    assert others == ["Layers", "Tables", "Figures"]
+    curves = {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"}
+    for section, x in ((perplexity, "ratio"), (k1, "k1")):
         plots = {p["config"]["metrics"][0]: p["config"] for p in sections[section]}
-        assert {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"} <= set(
-            plots
-        )
+        assert curves <= plots.keys()
         for plot in plots.values():
             assert (plot["xAxis"], plot["groupBy"]) == (x, "method.value")
     assert "tables/table1" in json.dumps(sections["Tables"])
@@ -563,5 +479,5 @@ def test_without_wandb_workspaces_the_way_to_it_is_said(
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    tracking._save_dashboard("nsvd_exp", "me", [], [])
+    save_dashboard("nsvd_exp", "me", [], [])
     assert "pip install -e '.[dashboard]'" in caplog.text

@@ -1,7 +1,7 @@
-"""The suite's bundled default: a tiny trained language model and eight small corpora.
+"""The bundled default: a tiny trained language model (`tiny`) and eight small corpora (`text`).
 
-Everything below this folder is made by ``python -m nsvd_exp.bundled.build``. Importing this
-package is free of heavy imports, so that a configuration can name the paths cheaply.
+They are made by `python -m make_bundled.build` in a checkout of the repository. This module imports
+nothing heavy, so that a configuration can name the paths cheaply.
 """
 
 from pathlib import Path

@@ -1,0 +1,1 @@
+"""The command line: what is typed, run, launched and shown."""

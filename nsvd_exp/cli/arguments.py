@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from nsvd_exp.config.files import group_choices
+from nsvd_exp.config.files import group_choices, method_files
 from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError, unknown_name
 
@@ -20,7 +20,10 @@ PATH_SETTINGS = (
     *("data_dir", "results_dir", "cache_dir", "tracking.dir"),
     *("model.name", "calibration.tokenizer"),
 )
-SINGLE_CHOICES = ("model", "method", "calibration", "experiment", "dataset@calibration.dataset")
+SINGLE_CHOICES = (
+    *("model", "method", "allocation", "storage", "calibration", "experiment"),
+    "dataset@calibration.dataset",
+)
 
 
 LIST_SYNTAX = (
@@ -67,7 +70,8 @@ def explain(error: Exception) -> str:
         return str(unknown_name(group, name, group_choices(group)))
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
-        known = sorted({*setting_names(Config), *ALIASES})
+        fields = {f"method.{field}" for file in method_files().values() for field in file}
+        known = sorted({*setting_names(Config), *ALIASES, *fields} - {unknown[1]})
         close = difflib.get_close_matches(unknown[1], known, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         return f"unknown setting '{unknown[1]}'.{hint} All of them: python -m nsvd_exp --cfg job"

@@ -17,7 +17,7 @@ from nsvd_exp.storage.cache import KINDS, Cache, Entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 if it is wrong or nothing could be done."""
+    """Run the command line. Returns the exit code: 2 if it is wrong or nothing could be done."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given or ["list"])
     folder = Path(expand_path(options.cache_dir))
@@ -44,12 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         "clear",
         parents=[place],
         help="remove what is not in use",
-        description="Remove what all the given options hold for; what is in use stays.",
+        description="Remove the entries that match all given options; what is in use stays.",
     )
     clear.add_argument("--all", action="store_true", help="everything")
     clear.add_argument("--kind", choices=KINDS, help="calibration statistics, or output bases")
-    clear.add_argument("--model", help="of models whose title has this in it, in any case")
-    clear.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so many days")
+    clear.add_argument("--model", help="of models whose title contains this, in any case")
+    clear.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="not used for that many days"
+    )
     return parser
 
 
@@ -73,10 +75,10 @@ def _clear(cache: Cache, options: argparse.Namespace) -> None:
 
 
 def _wanted(options: argparse.Namespace) -> Callable[[Entry], bool]:
-    """What the options hold for.
+    """Whether an entry is among those that the options name.
 
     Raises:
-        NsvdError: they say nothing, or contradict each other.
+        NsvdError: the options name nothing, or contradict each other.
     """
     narrowed = [options.kind, options.model, options.older_than] != [None] * 3
     if options.all == narrowed:
@@ -95,7 +97,7 @@ def _wanted(options: argparse.Namespace) -> Callable[[Entry], bool]:
 
 
 def _about(entry: Entry) -> tuple[str, str]:
-    """The model, and what else an entry is of."""
+    """What an entry is of: the model, and its calibration and metric."""
     model = " ".join(filter(None, (entry.about.get("model"), entry.about.get("dtype"))))
     of = " under ".join(filter(None, (entry.about.get("calibration"), entry.about.get("metric"))))
     return model or f"unknown ({entry.key[:8]})", of
@@ -106,7 +108,7 @@ def _users(entry: Entry) -> str:
 
 
 def _size(size: int) -> str:
-    """Bytes, for people."""
+    """A number of bytes in a readable unit."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
         if size >= 10**power:
             return f"{size / 10**power:.1f} {unit}"

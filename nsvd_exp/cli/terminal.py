@@ -1,29 +1,22 @@
-"""What a person sees in the terminal: progress on stderr, tables on stdout. Imports no torch."""
+"""What a person sees in the terminal: messages on stderr, tables on stdout. Imports no torch."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Mapping
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
+from nsvd_exp.cli.outcome import Outcome
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS, Config
-from nsvd_exp.experiment.similarity_plan import spread
-from nsvd_exp.progress import Observer, Progress
+from nsvd_exp.experiment.record import spread
+from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.storage.results import Result
-
-log = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LINES = 30
 
 WIDTH_WITHOUT_LIMIT = 1000
 
@@ -45,49 +38,23 @@ SHOWN_BY_COLUMNS = (
 STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one job of a grid.
+class _Stdout(Console):
+    """stdout, whose reader may have seen enough, as that of `| head` has."""
 
-    Attributes:
-        state: `done`, `skipped` (it was in the store already) or `failed`.
-        measure: `perplexity` or `similarity`.
-        label: what the columns of its measure say.
-        overrides: what the job was told, `name=value`.
-        values: by dataset, of the datasets this job asked for, as they are shown.
-        message: why it failed.
-        key: of the cell, where there is one.
-        reported_in: the `results_dir` whose report is to be made after the grid; None: no report.
-    """
-
-    state: str
-    measure: str
-    label: tuple[str, ...]
-    overrides: tuple[str, ...]
-    values: dict[str, str]
-    message: str = ""
-    key: str | None = None
-    reported_in: str | None = None
+    def on_broken_pipe(self) -> None:
+        discard_stdout()
 
 
-def label_of(config: Config) -> tuple[str, ...]:
-    """What a job is called: the columns of its measure, empty where its method has none."""
-    method = config.method
-    if config.measure == "similarity":
-        return config.model.title, f"similarity ({config.similarity.statistic})"
-    return (
-        config.model.title,
-        method.name,
-        f"{config.ratio:g}" if method.compresses else "",
-        f"{config.k1:g}" if method.nested else "",
-    )
+def discard_stdout() -> None:
+    """Let what is still to be printed go nowhere: its reader is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show(table: Table) -> None:
     """Print a table to stdout at the width it needs: a number cut short would be another number."""
     unlimited = Console(width=WIDTH_WITHOUT_LIMIT)
     needed = Measurement.get(unlimited, unlimited.options, table).maximum
-    Console(width=max(Console().width, needed), highlight=False).print(table)
+    _Stdout(width=max(Console().width, needed), highlight=False).print(table)
 
 
 def stderr() -> Console:
@@ -95,9 +62,9 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def format_perplexity(value: float) -> str:
-    """Two decimals as in the paper; from 100 000 on in powers of ten."""
-    return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
+def show_error(error: Exception) -> None:
+    """One message on stderr."""
+    stderr().print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
 
 
 def format_similarity(record: Result, statistic: str) -> str:
@@ -106,46 +73,10 @@ def format_similarity(record: Result, statistic: str) -> str:
     return f"{over_layers.mean:.3f} ± {over_layers.std:.3f}" if over_layers else "–"
 
 
-class TerminalObserver(Observer):
-    """Shows one progress bar a stage; without a terminal, a line in the log twice a minute."""
-
-    def __init__(self, progress: Bars) -> None:
-        self._progress = progress
-
-    @classmethod
-    @contextmanager
-    def showing(cls, title: str) -> Iterator[TerminalObserver]:
-        """Bars are on screen inside, and gone afterwards."""
-        console = stderr()
-        columns = (TextColumn(f"{title}  {{task.description}}"), BarColumn(), MofNCompleteColumn())
-        with Bars(
-            *columns,
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as progress:
-            yield cls(progress)
-
-    def progress(self, stage: str) -> Progress:
-        """A callback (done, of how many) for the bar of this stage."""
-        task = self._progress.add_task(stage, total=None)
-        said = time.monotonic()
-
-        def update(done: int, total: int) -> None:
-            nonlocal said
-            self._progress.update(task, completed=done, total=total, visible=done < total)
-            if self._progress.disable and time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                log.info("%s: %d of %d", stage, done, total)
-
-        return update
-
-
 def cell_table(
     config: Config, numbers: Mapping[str, Result], dense: Mapping[str, Result] | None
 ) -> Table:
-    """The perplexities of one cell, a row a dataset, beside the dense model's if it is given."""
+    """The perplexities of one cell, one row for each dataset, beside the dense model's if given."""
     model, method, ratio, k1 = label_of(config)
     settings = [f"ratio {ratio}" if ratio else "", f"k1 {k1}" if k1 else ""]
     table = Table(title=f"Perplexity of {model}", title_justify="left")
@@ -168,7 +99,7 @@ def cell_table(
 
 
 def similarity_table(config: Config, records: list[Result]) -> Table:
-    """Similarities over the layers, a row a dataset: the statistic asked for, then the others."""
+    """Similarities over the layers, one row for each dataset; the statistic asked for is first."""
     asked = config.similarity.statistic
     names = sorted(SIMILARITY_STATISTICS, key=lambda name: name != asked)
     title = f"Similarity of {config.model.title}'s activations to {_calibration(records)}"

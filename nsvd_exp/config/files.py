@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
-from nsvd_exp.config.schema import Config, ModelConfig
+from nsvd_exp.config.schema import Config, DatasetConfig, ModelConfig
+from nsvd_exp.errors import unknown_name
 
 
 def conf_dir() -> Path:
@@ -30,6 +34,20 @@ def model_named(name: str, revision: str) -> ModelConfig:
     model = OmegaConf.to_object(merged)
     assert isinstance(model, ModelConfig)
     return model
+
+
+def dataset_named(name: str) -> DatasetConfig:
+    """The dataset of `conf/dataset/<name>.yaml`.
+
+    Raises:
+        NsvdError: there is no such file.
+    """
+    if name not in group_choices("dataset"):
+        raise unknown_name("dataset", name, group_choices("dataset"))
+    written = OmegaConf.load(conf_dir() / "dataset" / f"{name}.yaml")
+    dataset = OmegaConf.to_object(OmegaConf.merge(DatasetConfig, written))
+    assert isinstance(dataset, DatasetConfig)
+    return dataset
 
 
 def expand_path(path: str) -> str:
@@ -56,3 +74,11 @@ def register() -> None:
 def group_choices(group: str) -> list[str]:
     """The files of one folder of `conf/`."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+@functools.cache
+def method_files() -> dict[str, dict[str, Any]]:
+    """What each file of `conf/method/` says, by name, in the order in which tables show them."""
+    paths = (conf_dir() / "method").glob("*.yaml")
+    files: dict[str, Any] = {p.stem: OmegaConf.to_container(OmegaConf.load(p)) for p in paths}
+    return dict(sorted(files.items(), key=lambda item: item[1].get("order", math.inf)))

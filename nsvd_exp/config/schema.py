@@ -6,6 +6,7 @@ Hydra checks names and types while it composes; ranges and what goes with what a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
@@ -13,13 +14,12 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ValidationError
 
+from nsvd_exp.config.classes import TARGET, as_typed
 from nsvd_exp.errors import NsvdError, unknown_name
 
 DTYPES = ("float32", "bfloat16", "float16")
 SOLVERS = ("basis", "paper")
 SAMPLERS = ("svdllm", "tokens")
-SECOND_STAGES = ("svd", "id")
-READINGS = ("scalar", "spectral")
 TRACKING_MODES = ("disabled", "offline", "online")
 KEEPS = ("none", "statistics", "bases")
 MEASURES = ("perplexity", "similarity")
@@ -70,53 +70,6 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.max_length is not None:
             _require(self.max_length > 1, "model.max_length", self.max_length, "more than 1 token")
-
-
-@dataclass
-class MethodConfig:
-    """A method: how the inputs are weighed, and what the second stage does.
-
-    Attributes:
-        name: as in the paper.
-        whitening: one of `nsvd_exp.methods.base.WHITENINGS`, or `package.module.name` of a
-            `Whitening` of your own; null: no compression.
-        second: stage (5b) on the residual: `svd`, `id` (interpolative decomposition), or none.
-        reading: ASVD-III only: which reading of Theorem 4.
-        version: raise it when the code behind a whitening of your own changes; part of the key.
-    """
-
-    name: str = MISSING
-    whitening: str | None = MISSING
-    second: str | None = None
-    reading: str | None = None
-    version: int = 1
-
-    def __post_init__(self) -> None:
-        if self.second is not None:
-            _require_one_of("method.second", self.second, SECOND_STAGES)
-        if self.reading is not None:
-            _require_one_of("method.reading", self.reading, READINGS)
-            _require(
-                self.reading == self.whitening,
-                "method.reading",
-                self.reading,
-                f"nothing here: only asvd_iii has readings, and the method is {self.name}",
-            )
-
-    @property
-    def compresses(self) -> bool:
-        """False for `dense`."""
-        return self.whitening is not None
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the method looks at activations."""
-        return self.whitening not in (None, "identity")
-
-    @property
-    def nested(self) -> bool:
-        """Whether the method has a second stage, and so a k1."""
-        return self.second is not None
 
 
 @dataclass
@@ -202,7 +155,7 @@ class EvaluationConfig:
     Attributes:
         length: tokens a window; null: the smaller of 2048 and what the model takes.
         batch: windows a forward pass, or `auto`.
-        max_windows: at most so many windows a dataset; null: all.
+        max_windows: at most this many windows of each dataset; null: all.
         dtype: arithmetic of the evaluation; null: the model's dtype.
     """
 
@@ -301,6 +254,9 @@ class Config:
             activations, for which method, ratio, k1 and solver do not matter.
         ratio: fraction of the compressed weights' parameters that is removed, 0 < ratio < 1.
         k1: fraction of the rank given to the first stage, 0 < k1 <= 1; nested methods only.
+        method, allocation, storage: a class and its fields, as `nsvd_exp.config.classes` builds it:
+            a `nsvd_exp.methods.Method` (`dense` names none), a `nsvd_exp.methods.Allocation` and a
+            `nsvd_exp.models.storage.Storage`. `method` has a `name` and a `title` beside them.
         solver: `basis` or `paper`.
         memory: `resident`, the whole model on its device; `streamed`, one decoder block at a time;
             `auto`, resident until memory runs out, then streamed.
@@ -309,7 +265,9 @@ class Config:
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: dict[str, Any] = field(default_factory=dict)
+    allocation: dict[str, Any] = field(default_factory=dict)
+    storage: dict[str, Any] = field(default_factory=dict)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     dataset: dict[str, DatasetConfig] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -329,8 +287,8 @@ class Config:
     report: bool = True
 
     def __post_init__(self) -> None:
-        # The rounding of a computed value, as in range(0.1,0.4,0.1), makes no cell of its own.
-        self.ratio, self.k1 = (float(f"{value:.12g}") for value in (self.ratio, self.k1))
+        self.ratio, self.k1 = as_typed(self.ratio), as_typed(self.k1)
+        self.method = {name: as_typed(value) for name, value in self.method.items()}
         _require(0 < self.ratio < 1, "ratio", self.ratio, "0 < ratio < 1, the fraction REMOVED")
         _require(0 < self.k1 <= 1, "k1", self.k1, "0 < k1 <= 1, a fraction of the rank")
         _require_one_of("measure", self.measure, MEASURES)
@@ -340,14 +298,24 @@ class Config:
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
         _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
         _require(bool(self.dataset), "dataset", "[]", "at least one dataset")
+        name = str(self.method.get("name") or "")
+        legible = re.fullmatch(r"[\w.+-]+", name) is not None  # folders are called by it
+        _require(legible, "method.name", name, "letters, digits, _ . + -")
+        self.method.setdefault("title", self.method["name"])
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the method changes the model: False for `dense`, which names no class."""
+        return self.method.get(TARGET) is not None
 
 
 def typed_config(composed: DictConfig) -> Config:
     """The composed configuration as typed, range-checked values.
 
     Raises:
-        NsvdError: a value out of range, or one that must be given and is not.
+        NsvdError: a value out of range, one that must be given and is not, or an unknown setting.
     """
+    _refuse_unknown(composed, "")
     try:
         config = OmegaConf.to_object(composed)
     except MissingMandatoryValue as error:
@@ -358,3 +326,17 @@ def typed_config(composed: DictConfig) -> Config:
         raise NsvdError(str(error)) from None
     assert isinstance(config, Config)
     return config
+
+
+def _refuse_unknown(node: DictConfig, prefix: str) -> None:
+    """Refuse a setting that the schema does not know, which `+NAME=VALUE` adds all the same."""
+    schema = OmegaConf.get_type(node)
+    known: list[str] | None = None  # any name: options of a tokenizer, fields of a class
+    if schema is not None and dataclasses.is_dataclass(schema):
+        known = [f"{prefix}{field.name}" for field in dataclasses.fields(schema)]
+    for key in map(str, node):
+        if known is not None and f"{prefix}{key}" not in known:
+            raise unknown_name("setting", f"{prefix}{key}", known)
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            _refuse_unknown(child, f"{prefix}{key}.")

@@ -1,46 +1,25 @@
-"""Rows to documents to one text to windows of tokens; calibration samples."""
+"""The rows of a dataset as documents, and the documents as one text."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import random
 import string
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
-import torch
-from torch import Tensor
 
-from nsvd_exp.config.schema import CalibrationConfig, DatasetConfig
-from nsvd_exp.data.sources import DatasetSource, hub_file
+from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.data.sources import DatasetSource
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.keys import file_digest, token_digest
+from nsvd_exp.models.hub import hub_file
+from nsvd_exp.storage.keys import file_digest
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Rows of token ids, all of one length.
-
-    Attributes:
-        ids: (rows, length).
-        bos: whether the first id of the first row is the tokenizer's BOS.
-    """
-
-    ids: Tensor
-    bos: bool
-
-    @property
-    def sha256(self) -> str:
-        """Of all ids in order."""
-        return token_digest(self.ids.flatten().tolist())
 
 
 def text_of(dataset: DatasetConfig, split: str, source: DatasetSource) -> str:
@@ -65,7 +44,9 @@ def text_of(dataset: DatasetConfig, split: str, source: DatasetSource) -> str:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .json, .json.gz, .parquet or .txt file; a .txt is one row, `text`.
+    """The rows of a .jsonl, .json, .json.gz, .parquet or .txt file.
+
+    A .txt file is one row with the field `text`.
 
     Raises:
         NsvdError: the file is not what its name says.
@@ -83,7 +64,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    """A JSON list of objects, or JSON Lines, one object a line."""
+    """A JSON list of objects, or JSON Lines, with one object in each line."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
         first = file.read(1)
@@ -135,7 +116,7 @@ def _load_split(dataset: DatasetConfig, split: str, source: DatasetSource) -> It
 
 
 class Template(string.Formatter):
-    """`str.format`, but a null is missing, where `str.format` writes `None` into the text."""
+    """`str.format`, except that null counts as missing; `str.format` would write `None`."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         """The value of `field_name`, such as `answers[text][0]`, and its first part.
@@ -163,79 +144,3 @@ def _document(row: Row, template: str, is_local: bool, place: str) -> str:
         raise NsvdError(
             f"{place}: {error.args[0]}; the document is '{template}', the row has: {fields}"
         ) from None
-
-
-def tokenise(tokenizer: Any, text: str, dataset: DatasetConfig) -> list[int]:
-    """Token ids of `text`, with the special tokens that the tokenizer adds by itself."""
-    encoded = tokenizer(text, split_special_tokens=dataset.split_special_tokens, verbose=False)
-    return list(encoded["input_ids"])
-
-
-def windows(
-    tokenizer: Any, text: str, dataset: DatasetConfig, length: int, max_windows: int | None
-) -> Tokens:
-    """`text`, tokenised once and cut into windows of `length` tokens; the tail is dropped.
-
-    Raises:
-        NsvdError: the text has fewer tokens than one window.
-    """
-    ids = tokenise(tokenizer, text, dataset)
-    count = len(ids) // length
-    if count == 0:
-        raise NsvdError(
-            f"dataset {dataset.name} has {len(ids)} tokens, fewer than one window of {length}: "
-            "use a smaller evaluation.length"
-        )
-    count = min(count, max_windows or count)
-    rows = torch.tensor(ids[: count * length]).view(count, length)
-    return Tokens(rows, ids[0] == tokenizer.bos_token_id)
-
-
-def calibration_samples(tokenizer: Any, text: str, calibration: CalibrationConfig) -> Tokens:
-    """Samples of `calibration.length` tokens, at most `calibration.samples` of them.
-
-    Raises:
-        NsvdError: not one sample could be drawn.
-    """
-    draw = _draw_svdllm if calibration.sampler == "svdllm" else _draw_tokens
-    samples = draw(tokenizer, text, calibration)
-    if not samples:
-        raise NsvdError(
-            f"the calibration text ({calibration.dataset.name}, {len(text)} characters) gave no "
-            f"sample of {calibration.sample_length} tokens: use a smaller calibration.length, or "
-            "more text"
-        )
-    return Tokens(torch.tensor(samples), samples[0][0] == tokenizer.bos_token_id)
-
-
-def _draw_svdllm(tokenizer: Any, text: str, calibration: CalibrationConfig) -> list[list[int]]:
-    """SVD-LLM's sampler, which made the paper's numbers.
-
-    Offsets are drawn in characters although the length is in tokens; ten times as many characters
-    are tokenised on their own, and a slice of too few tokens is skipped, not drawn again. The loop
-    runs once more than asked for and keeps the first samples.
-    """
-    length = calibration.sample_length
-    last = len(text) - length - 1
-    if last < 0:
-        return []
-    generator = random.Random(calibration.seed)
-    samples = []
-    for _ in range(calibration.samples + 1):
-        start = generator.randint(0, last)
-        ids = tokenise(tokenizer, text[start : start + 10 * length], calibration.dataset)
-        if len(ids) >= length:
-            samples.append(ids[:length])
-    return samples[: calibration.samples]
-
-
-def _draw_tokens(tokenizer: Any, text: str, calibration: CalibrationConfig) -> list[list[int]]:
-    """Random offsets in the tokens of the whole text."""
-    ids = tokenise(tokenizer, text, calibration.dataset)
-    length = calibration.sample_length
-    last = len(ids) - length
-    if last < 0:
-        return []
-    generator = random.Random(calibration.seed)
-    starts = [generator.randint(0, last) for _ in range(calibration.samples)]
-    return [ids[start : start + length] for start in starts]

@@ -1,0 +1,1 @@
+"""Cells and similarity records: what they are, what they share, how they are done."""

@@ -1,6 +1,6 @@
-"""The output bases that cells share: made once a weight and metric, for every ratio, k1 and method.
+"""The output bases that cells share: one for each weight and metric, for every ratio, k1, method.
 
-They stay in the memory of the process, within a bound, and with `cache.keep=bases` on disk. Either
+They stay in the memory of the process, within a limit, and with `cache.keep=bases` on disk. Either
 way U and its coordinates are float32, and the coordinates are those of the rounded U, so that a
 cell has the same numbers whether its bases are new, in memory or on disk. float32 is what a factor
 has at most (`evaluation.dtype`). Against float64 up to the factors, the losses of a layer differ by
@@ -11,84 +11,92 @@ away, and would double the file.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nsvd_exp.experiment.order import FORMAT, BasisGroup
-from nsvd_exp.methods.linalg import OutputBasis
-from nsvd_exp.methods.nested import Basis
+from nsvd_exp.methods.linalg import Eigenbasis
+from nsvd_exp.methods.truncation import OutputBasis
 from nsvd_exp.models.devices import memory_for_bases
 from nsvd_exp.storage.cache import BASES, Cache
-from nsvd_exp.storage.files import hold
+from nsvd_exp.storage.files import DamagedError, hold
+from nsvd_exp.storage.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[], tuple[OutputBasis, bool]]
+Make = Callable[[], Eigenbasis]
 STORED = torch.float32
-DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
-class _Held:
+class BasesOf:
+    """What the bases of all layers of a model were made from.
+
+    Attributes:
+        model: key of the model.
+        calibration: key of the cell's calibration, under which its losses are measured, whether or
+            not the metric looks at it; None without one.
+        key: of model and metric, which the bases are kept under on disk.
+        is_gram: whether the metric is the Gram matrix of the inputs.
+        about: for people: `model`, `dtype`, `metric`, `calibration`.
+    """
+
     model: str
-    basis: Basis
+    calibration: str | None
+    key: str
+    is_gram: bool
+    about: dict[str, str] = field(compare=False)
 
 
-class Memory:
-    """The bases of this process, within a number of bytes.
+class BasisMemory:
+    """The bases that a process holds, within a number of bytes. Threads may share it.
 
-    Room is made by dropping those of other groups, least recently used first. Those of the group
-    itself stay: a cell goes through all layers in the same order, so that to drop the oldest layer
-    for the newest would drop each just before it is wanted again. Threads may share it.
+    Room is made by dropping those of other models and metrics, least recently used first. Those of
+    the metric at hand stay: a cell goes through all layers in the same order, so that to drop the
+    oldest layer for the newest would drop each just before it is wanted again.
     """
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, str], _Held] = OrderedDict()
+        self._held: OrderedDict[tuple[BasesOf, str], OutputBasis] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, group: BasisGroup, layer: str) -> Basis | None:
+    def get(self, of: BasesOf, layer: str) -> OutputBasis | None:
         """The basis of a layer, or None."""
         with self._lock:
-            held = self._held.get((group.key, layer))
-            if held is None:
-                return None
-            self._held.move_to_end((group.key, layer))
-            return held.basis
+            basis = self._held.get((of, layer))
+            if basis is not None:
+                self._held.move_to_end((of, layer))
+            return basis
 
-    def put(self, group: BasisGroup, layer: str, basis: Basis, limit: int) -> None:
+    def put(self, of: BasesOf, layer: str, basis: OutputBasis, limit: int) -> None:
         """Hold the basis of a layer, if there is room for it within `limit` bytes."""
         with self._lock:
-            room = limit - basis.nbytes - sum(held.basis.nbytes for held in self._held.values())
-            for key in [key for key in self._held if key[0] != group.key]:
+            room = limit - basis.nbytes - sum(held.nbytes for held in self._held.values())
+            for key in [key for key in self._held if key[0] != of]:
                 if room >= 0:
                     break
-                room += self._held.pop(key).basis.nbytes
+                room += self._held.pop(key).nbytes
             if room >= 0:
-                self._held[group.key, layer] = _Held(group.model, basis)
+                self._held[of, layer] = basis
 
     def trim(self, limit: int) -> None:
         """Let go of second stages, those used least recently first, down to `limit` bytes."""
         with self._lock:
-            excess = sum(held.basis.nbytes for held in self._held.values()) - limit
+            excess = sum(held.nbytes for held in self._held.values()) - limit
             for held in self._held.values():
                 if excess <= 0:
                     break
-                excess -= held.basis.forget_second_stages()
+                excess -= held.forget_second_stages()
 
     def drop_other_models(self, model: str) -> None:
         """Let go of all bases of other models than this one."""
-        for key in [key for key, held in self._held.items() if held.model != model]:
+        for key in [key for key in self._held if key[0].model != model]:
             del self._held[key]
 
     def clear(self) -> None:
@@ -96,15 +104,13 @@ class Memory:
         self._held.clear()
 
 
-memory = Memory()
-
-
-class Bases:
-    """The bases of one group, for `nsvd_exp.pipeline.compress`.
+class SharedBases:
+    """The bases of one model and metric, as `nsvd_exp.pipeline.compress` asks for them.
 
     Args:
-        group: which.
-        cache: where they are kept; None, or a cache that keeps no bases: nowhere.
+        of: which.
+        memory: of the process.
+        cache: where they are kept; one that keeps no bases, or None: nowhere.
         limit: bytes of memory that the bases of this process may take; None: a quarter of what the
             process may use.
 
@@ -112,98 +118,73 @@ class Bases:
         NsvdError: the cache's folder cannot be written to.
     """
 
-    def __init__(self, group: BasisGroup, cache: Cache | None = None, limit: int | None = None):
-        self.group = group
+    def __init__(
+        self, of: BasesOf, memory: BasisMemory, cache: Cache | None = None, limit: int | None = None
+    ) -> None:
+        self._of, self._memory = of, memory
         self._cache = cache if cache is not None and cache.keeps(BASES) else None
         self._limit = memory_for_bases() if limit is None else limit
-        self._is_full = False  # the disk, or its share: the rest of the group is not tried
-        memory.drop_other_models(group.model)
+        self._is_full = False  # the disk, or its share: the other layers are not tried
+        memory.drop_other_models(of.model)
         memory.trim(self._limit)  # what earlier cells have made of them
         if self._cache is not None:
-            self._cache.use(BASES, group.key, group.about)
+            self._cache.use(BASES, of.key, of.about)
 
-    def get(self, layer: str, W: Tensor, make: Make) -> Basis:
+    def get(self, layer: str, W: Tensor, make: Make) -> OutputBasis:
         """The basis of a layer: from memory, from disk, or made.
 
         Args:
             W: (m, n), the layer's weight.
-            make: `Method.directions` of the layer.
+            make: gives the output directions of W.
         """
-        basis = memory.get(self.group, layer)
+        basis = self._memory.get(self._of, layer)
         if basis is None:
-            basis = _stored(*make(), W) if self._cache is None else self._kept(layer, W, make)
-            memory.put(self.group, layer, basis, self._limit)
+            basis = self._new(W, make) if self._cache is None else self._kept(layer, W, make)
+            self._memory.put(self._of, layer, basis, self._limit)
         return basis
 
-    def _kept(self, layer: str, W: Tensor, make: Make) -> Basis:
+    def _kept(self, layer: str, W: Tensor, make: Make) -> OutputBasis:
         assert self._cache is not None
-        path = self._cache.folder / BASES / self.group.key / f"{layer}.safetensors"
+        path = self._cache.folder / BASES / self._of.key / f"{layer}.safetensors"
         try:
             path.parent.mkdir(exist_ok=True)
         except OSError:  # a full disk, which `write` says
-            return self._made(path, W, make)
-        lock = path.with_suffix(".lock")
-        with hold(lock, f"the basis of {layer} ({self.group.about['metric']})", log.warning):
+            return self._written(path, W, make)
+        title = f"the basis of {layer} ({self._of.about['metric']})"
+        with hold(path.with_suffix(".lock"), title, log.warning):
             if path.exists():
                 try:
-                    return load(path, W)
-                except DAMAGED as error:
-                    kept = f"bases of {self.group.about['model']} in {path.parent}"
+                    return self._read(path, W)
+                except DamagedError as error:
+                    kept = f"bases of {self._of.about['model']} in {path.parent}"
                     self._cache.say(f"{kept} are damaged or of another version: made again")
                     log.debug("%s: %s", path, error)
-            return self._made(path, W, make)
+            return self._written(path, W, make)
 
-    def _made(self, path: Path, W: Tensor, make: Make) -> Basis:
+    def _read(self, path: Path, W: Tensor) -> OutputBasis:
+        tensors, about = load_tensors(path)
+        # Copies: a map of the file would break when the file is removed on another machine.
+        U, energy = tensors["U"].clone(), tensors["energy"].clone()
+        if U.shape != (W.shape[0], min(W.shape)):
+            raise DamagedError(f"a basis {tuple(U.shape)} for a weight {tuple(W.shape)}")
+        return self._rounded(U, energy, about["seen"], W)
+
+    def _written(self, path: Path, W: Tensor, make: Make) -> OutputBasis:
         assert self._cache is not None
-        basis = _stored(*make(), W)
+        basis = self._new(W, make)
         if not self._is_full:
-            size = basis.U.nbytes + basis.energy.nbytes
-            self._is_full = not self._cache.write(BASES, path, size, lambda p: save(basis, p))
+            tensors = {"U": basis.U, "energy": basis.energy}
+            size = sum(t.nbytes for t in tensors.values())
+            about = {"seen": basis.seen}
+            kept = self._cache.write(BASES, size, lambda: save_tensors(path, tensors, about))
+            self._is_full = not kept
         return basis
 
+    def _new(self, W: Tensor, make: Make) -> OutputBasis:
+        """A new basis as it is held: on the CPU, U rounded, the coordinates those of that U."""
+        found = make()
+        return self._rounded(found.U.to("cpu", STORED), found.energy.cpu(), found.seen, W)
 
-def _stored(found: OutputBasis, is_gram: bool, W: Tensor) -> Basis:
-    """The basis as it is held: on the CPU, its U rounded, the coordinates those of that U."""
-    return _of_rounded(found.U.to("cpu", STORED), found.energy.cpu(), found.seen, is_gram, W)
-
-
-def _of_rounded(U: Tensor, energy: Tensor, seen: int, is_gram: bool, W: Tensor) -> Basis:
-    coordinates = U.to(W.device).double().T @ W.double()
-    return Basis(U, coordinates.to("cpu", STORED), energy, seen, is_gram)
-
-
-def save(basis: Basis, path: Path) -> None:
-    """Write U, the energies and their checksum as safetensors."""
-    tensors = {"U": basis.U.contiguous(), "energy": basis.energy.contiguous()}
-    about = {"seen": basis.seen, "is_gram": basis.is_gram, "checksum": _checksum(tensors)}
-    metadata = {"format": str(FORMAT), "about": json.dumps(about)}
-    safetensors.torch.save_file(tensors, path, metadata)
-
-
-def load(path: Path, W: Tensor) -> Basis:
-    """Read what `save` wrote, for the weight W (m, n).
-
-    Raises:
-        SafetensorError, KeyError, ValueError, TypeError: it is damaged, or of another version.
-    """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if metadata["format"] != str(FORMAT):
-            raise ValueError(f"format {metadata['format']}, this program reads {FORMAT}")
-        about = json.loads(metadata["about"])
-        # Copies: a map of the file would break when the file is removed on another machine.
-        tensors = {name: file.get_tensor(name).clone() for name in ("U", "energy")}
-    if _checksum(tensors) != about["checksum"]:
-        raise ValueError("its checksum is another")
-    U, energy = tensors["U"], tensors["energy"]
-    if U.shape != (W.shape[0], min(W.shape)):
-        raise ValueError(f"a basis {tuple(U.shape)} for a weight {tuple(W.shape)}")
-    return _of_rounded(U, energy, about["seen"], about["is_gram"], W)
-
-
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 of the tensors' bytes."""
-    checksum = 0
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].numpy().data, checksum)
-    return checksum
+    def _rounded(self, U: Tensor, energy: Tensor, seen: int, W: Tensor) -> OutputBasis:
+        coordinates = (U.to(W.device).double().T @ W.double()).to("cpu", STORED)
+        return OutputBasis(U, coordinates, energy, seen, self._of.is_gram)

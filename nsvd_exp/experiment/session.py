@@ -1,7 +1,7 @@
-"""What cells and similarity records have in common: the dense model, its text, its calibration.
+"""What a process holds for the jobs that follow each other in it: a `Session`.
 
-The model, its tokenizer, tokenised datasets and the last calibration stay loaded for what follows
-in the same process; `cache_dir` keeps for every process what `cache.keep` says.
+The model, its tokenizer, tokenised datasets, the last calibration and output bases stay loaded for
+what comes next; `cache_dir` keeps for every process what `cache.keep` says.
 """
 
 from __future__ import annotations
@@ -17,27 +17,31 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from nsvd_exp.data.text import Tokens, calibration_samples, text_of, windows
+from nsvd_exp.data.text import text_of
+from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
-from nsvd_exp.experiment.bases import Bases, memory
-from nsvd_exp.experiment.order import basis_group, model_identity
-from nsvd_exp.experiment.plan import (
+from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+from nsvd_exp.experiment.calibration import CalibrationPass
+from nsvd_exp.experiment.order import metric_of
+from nsvd_exp.experiment.resolve import (
+    STAGE_VERSIONS,
     PlannedCalibration,
-    PlannedNumber,
+    PlannedMeasurement,
     Resolved,
     calibration_title,
 )
+from nsvd_exp.methods import Method
+from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.svd import IDENTITY
+from nsvd_exp.methods.truncation import has_gram_metric
+from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import gpus_of
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
-from nsvd_exp.models.memory import is_out_of_memory
-from nsvd_exp.models.streamed import StreamedModel, calibrate_streamed
-from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.progress import Observer, Progress
-from nsvd_exp.storage.cache import STATISTICS, Cache, cache_at
-from nsvd_exp.storage.files import ScratchFolder, hold
+from nsvd_exp.models.streamed import StreamedModel
+from nsvd_exp.progress import Observer
+from nsvd_exp.storage.cache import Cache
+from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.keys import digest
-from nsvd_exp.storage.results import write_atomically
-from nsvd_exp.storage.tensors import DAMAGED, Calibration
 
 T = TypeVar("T")
 
@@ -52,290 +56,235 @@ class LoadedModel:
         streamed: what brings its weights, where they are not in memory; None where they are.
     """
 
-    key: str
     model: nn.Module
     tokenizer: Any
     streamed: StreamedModel | None = None
 
 
-_loaded: LoadedModel | None = None
-# Tokenised datasets by model (with its tokenizer) and number: they outlive a model that is loaded
-# again for the same grid.
-_tokens: dict[tuple[str, str], Tokens] = {}
-# The last calibration and its key. What stands in `cache_dir` is a map of the file, not a copy.
-_calibration: tuple[str, Calibration] | None = None
-# Keys of models that memory=auto streams: they turned out too large for their device.
-_too_large: set[str] = set()
+def load_dense(plan: Resolved, is_streamed: bool) -> LoadedModel:
+    """The dense model of the plan, from its checkpoint."""
+    config = plan.config.model
+    streamed = _streamed(plan) if is_streamed else None
+    model = (
+        load_model(plan.model, config, plan.dtype, plan.device)
+        if streamed is None
+        else streamed.model
+    )
+    return LoadedModel(model, load_tokenizer(plan.model, config), streamed)
 
 
-def load(plan: Resolved) -> LoadedModel:
-    """The dense model of the plan, which stays loaded until another one is asked for."""
-    global _loaded
-    place = "streamed" if is_streamed(plan) else "resident"
-    key = f"{place} {_model_key(plan)}"
-    if _loaded is None or _loaded.key != key:
-        release_model()
-        memory.drop_other_models(model_identity(plan))
-        if plan.calibration is None or not _is_last(plan.calibration):
-            release_calibration()
-        config = plan.config.model
-        streamed = _streamed(plan) if place == "streamed" else None
-        model = (
-            streamed.model if streamed else load_model(plan.model, config, plan.dtype, plan.device)
-        )
-        _loaded = LoadedModel(key, model, load_tokenizer(plan.model, config), streamed)
-    return _loaded
+class Session:
+    """What one process shares between its jobs; two sessions share nothing but `cache_dir`.
 
-
-def _streamed(plan: Resolved) -> StreamedModel:
-    """The model of the plan, on the first of its GPUs."""
-    place = next(iter(gpus_of(plan.device)), "cpu")
-    make_cache_dir(plan)
-    own = ScratchFolder(plan.cache_dir, ".streamed.")
-    model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, own.path)
-    return StreamedModel(model, weights, torch.device(place), plan.cache_dir, own)
-
-
-def _model_key(plan: Resolved) -> str:
-    return digest({"model": plan.model.identity, "dtype": plan.dtype, "device": plan.device})
-
-
-def is_streamed(plan: Resolved) -> bool:
-    """Whether one block of the model is in memory at a time."""
-    asked = plan.config.memory
-    return asked == "streamed" or (asked == "auto" and _model_key(plan) in _too_large)
-
-
-def with_fallback(plan: Resolved, work: Callable[[], T]) -> T:
-    """Do the work, which loads the model; with memory=auto once more streamed if memory runs out.
-
-    Raises:
-        OutOfMemoryError: it runs out all the same.
+    Args:
+        load: makes the dense model of a plan, streamed or not.
     """
-    try:
-        return work()
-    except (RuntimeError, MemoryError, OutOfMemoryError) as error:
-        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
-            raise
-        problem = f"out of memory: {textwrap.shorten(str(error), 200)}"
-        if is_streamed(plan):
-            problem += " (with memory=streamed: one block at a time is still too much)"
-            raise OutOfMemoryError(problem) from error
-        if plan.config.memory == "resident":
-            raise OutOfMemoryError(f"{problem}; one block at a time: memory=streamed") from error
-    # Outside of the handler, whose traceback holds the model.
-    log.warning("%s: going on with memory=streamed", problem)
-    _too_large.add(_model_key(plan))
-    release_model()
-    memory.clear()
-    return with_fallback(plan, work)
+
+    def __init__(self, load: Callable[[Resolved, bool], LoadedModel] = load_dense) -> None:
+        self._load = load
+        self._loaded: tuple[str, LoadedModel] | None = None
+        # By model (with its tokenizer) and measurement: they outlive a model that is loaded again.
+        self._tokens: dict[tuple[str, str], Tokens] = {}
+        # What stands in `cache_dir` is a map of the files, not a copy.
+        self._calibration: tuple[str, Calibration] | None = None
+        self._bases = BasisMemory()
+        # Keys of models that memory=auto streams: they turned out too large for their device.
+        self._too_large: set[str] = set()
+        self._caches: dict[tuple[Path, str, float | None], Cache] = {}
+
+    def load(self, plan: Resolved) -> LoadedModel:
+        """The dense model of the plan, which stays loaded until another one is asked for."""
+        is_streamed = self.is_streamed(plan)
+        key = f"{'streamed' if is_streamed else 'resident'} {_model_on_device(plan)}"
+        if self._loaded is None or self._loaded[0] != key:
+            if self._loaded is not None:
+                self.release_model()
+            self._bases.drop_other_models(_model_key(plan))
+            if plan.calibration is None or not self._has_calibration(plan.calibration):
+                self._calibration = None
+            self._loaded = key, self._load(plan, is_streamed)
+        return self._loaded[1]
+
+    def is_streamed(self, plan: Resolved) -> bool:
+        """Whether one block of the model is in memory at a time."""
+        asked = plan.config.memory
+        is_too_large = _model_on_device(plan) in self._too_large
+        return asked == "streamed" or (asked == "auto" and is_too_large)
+
+    def with_fallback(self, plan: Resolved, work: Callable[[], T]) -> T:
+        """Do work that loads the model; with memory=auto once more, streamed, if memory runs out.
+
+        Raises:
+            OutOfMemoryError: it runs out all the same.
+        """
+        try:
+            return work()
+        except (RuntimeError, MemoryError, OutOfMemoryError) as error:
+            if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+                raise
+            problem = f"out of memory: {textwrap.shorten(str(error), 200)}"
+            if self.is_streamed(plan):
+                problem += " (with memory=streamed: one block at a time is still too much)"
+                raise OutOfMemoryError(problem) from error
+            if plan.config.memory == "resident":
+                raise OutOfMemoryError(
+                    f"{problem}; one block at a time: memory=streamed"
+                ) from error
+        # Outside of the handler, whose traceback holds the model.
+        log.warning("%s: going on with memory=streamed", problem)
+        self._too_large.add(_model_on_device(plan))
+        self.release_model()
+        self._bases.clear()
+        _give_memory_back()  # also of a model that was half loaded
+        return self.with_fallback(plan, work)
+
+    def release_model(self) -> None:
+        """Forget the loaded model and give its memory back."""
+        if self._loaded is None:
+            return
+        if self._loaded[1].streamed is not None:
+            self._calibration = None  # it may stand in a folder that goes with the model
+        self._loaded = None
+        _give_memory_back()
+
+    def texts(self, plan: Resolved, measurements: Iterable[PlannedMeasurement]) -> dict[str, str]:
+        """The text of each measurement, by its key, unless it is tokenised already."""
+        return {
+            measurement.key: text_of(measurement.dataset, "test", measurement.source)
+            for measurement in measurements
+            if _tokens_key(plan, measurement) not in self._tokens
+        }
+
+    def windows(
+        self, plan: Resolved, measurement: PlannedMeasurement, texts: dict[str, str]
+    ) -> Tokens:
+        """The windows of one dataset for the loaded model; they stay tokenised.
+
+        Args:
+            texts: from `texts`.
+
+        Raises:
+            NsvdError: less text than one window, or an id that the model has no embedding for.
+        """
+        loaded, key = self.load(plan), _tokens_key(plan, measurement)
+        if key not in self._tokens:
+            dataset = measurement.dataset
+            self._tokens[key] = windows(
+                loaded.tokenizer,
+                texts[measurement.key],
+                plan.length,
+                plan.config.evaluation.max_windows,
+                split_special_tokens=dataset.split_special_tokens,
+                name=f"dataset {dataset.name}",
+            )
+        check_vocabulary(loaded.model, self._tokens[key].ids)
+        return self._tokens[key]
+
+    def calibration(
+        self,
+        plan: Resolved,
+        planned: PlannedCalibration,
+        layers: dict[str, nn.Linear],
+        observer: Observer,
+    ) -> Calibration:
+        """The statistics: those of the last job, from `cache_dir`, or from a pass of the model.
+
+        Raises:
+            NsvdError: `cache_dir` cannot be written to, or the pass fails.
+        """
+        if self._calibration is None or not self._has_calibration(planned):
+            self._calibration = None
+            loaded = self.load(plan)
+            work = CalibrationPass(
+                plan, planned, loaded.model, loaded.tokenizer, loaded.streamed, layers, observer
+            )
+            key = _calibration_key(planned)
+            self._calibration = key, work.kept(self._cache(plan), key)
+        return self._calibration[1]
+
+    def _has_calibration(self, planned: PlannedCalibration) -> bool:
+        return self._calibration is not None and self._calibration[0] == _calibration_key(planned)
+
+    def bases(self, plan: Resolved, method: Method) -> SharedBases:
+        """The output bases that a cell of this plan shares with others."""
+        limit_gb = plan.config.cache.memory_gb
+        limit = None if limit_gb is None else int(limit_gb * 1e9)
+        # A streamed model is not to grow in memory: its bases are on disk, or made again.
+        limit = 0 if self.is_streamed(plan) else limit
+        return SharedBases(bases_of(plan, method), self._bases, self._cache(plan), limit)
+
+    def _cache(self, plan: Resolved) -> Cache:
+        """Where the plan keeps what is shared with other processes."""
+        keep, limit_gb = plan.config.cache.keep, plan.config.cache.limit_gb
+        key = (plan.cache_dir, keep, limit_gb)
+        if key not in self._caches:
+            limit = None if limit_gb is None else int(limit_gb * 1e9)
+            self._caches[key] = Cache(plan.cache_dir, keep, limit)
+        return self._caches[key]
 
 
-def release_model() -> None:
-    """Forget the loaded model and give its memory back."""
-    global _loaded
-    if _loaded is not None and _loaded.streamed is not None:
-        release_calibration()  # which may stand in a file that goes with the model
-    _loaded = None
+def _give_memory_back() -> None:
+    """Collect what nobody holds any more, and return a GPU's memory to its driver."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def texts_of(plan: Resolved, numbers: Iterable[PlannedNumber]) -> dict[str, str]:
-    """The text of each number, by its key, unless it is tokenised already."""
-    return {
-        number.key: text_of(number.dataset, "test", number.source)
-        for number in numbers
-        if _tokens_key(plan, number) not in _tokens
+def bases_of(plan: Resolved, method: Method) -> BasesOf:
+    """What the bases of a cell of this plan are made from."""
+    metric = metric_of(method)
+    calibration = None if plan.calibration is None else plan.calibration.identity
+    of_metric = None if metric == IDENTITY else calibration
+    identity = {
+        **_model_identity(plan),
+        "metric": metric,
+        "calibration": of_metric,
+        "version": STAGE_VERSIONS["decompose"],
     }
+    about = {
+        "model": plan.config.model.title,
+        "dtype": plan.dtype,
+        "metric": metric if isinstance(metric, str) else metric["class"],
+    }
+    if of_metric is not None:
+        about["calibration"] = calibration_title(plan.config.calibration)
+    return BasesOf(
+        model=_model_key(plan),
+        calibration=None if calibration is None else digest(calibration),
+        key=digest(identity)[:32],
+        is_gram=has_gram_metric(method),
+        about=about,
+    )
 
 
-def windows_of(
-    plan: Resolved, number: PlannedNumber, loaded: LoadedModel, texts: dict[str, str]
-) -> Tokens:
-    """The windows of one dataset, which stay tokenised.
-
-    Args:
-        texts: from `texts_of`.
-
-    Raises:
-        NsvdError: less text than one window, or an id that the model has no embedding for.
-    """
-    key = _tokens_key(plan, number)
-    if key not in _tokens:
-        text, cap = texts[number.key], plan.config.evaluation.max_windows
-        _tokens[key] = windows(loaded.tokenizer, text, number.dataset, plan.length, cap)
-    check_vocabulary(loaded.model, _tokens[key].ids)
-    return _tokens[key]
+def _model_identity(plan: Resolved) -> dict[str, Any]:
+    return {"model": plan.model.identity, "dtype": plan.dtype}
 
 
-def _tokens_key(plan: Resolved, number: PlannedNumber) -> tuple[str, str]:
-    return digest(plan.model.identity), number.key
+def _model_key(plan: Resolved) -> str:
+    return digest(_model_identity(plan))
 
 
-def calibration_of(
-    plan: Resolved,
-    planned: PlannedCalibration,
-    loaded: LoadedModel,
-    layers: dict[str, nn.Linear],
-    observer: Observer,
-) -> Calibration:
-    """The statistics: of the last cell, from `cache_dir`, or from a pass of the model.
-
-    Raises:
-        NsvdError: `cache_dir` cannot be written to, or the pass fails.
-    """
-    global _calibration
-    if _calibration is None or not _is_last(planned):
-        release_calibration()
-        work = _CalibrationPass(plan, planned, loaded, layers, observer)
-        key = _calibration_key(planned)
-        _calibration = key, _kept_calibration(plan, key, work)
-    return _calibration[1]
+def _model_on_device(plan: Resolved) -> str:
+    return digest({**_model_identity(plan), "device": plan.device})
 
 
 def _calibration_key(planned: PlannedCalibration) -> str:
     return digest(planned.identity)[:32]
 
 
-def _is_last(planned: PlannedCalibration) -> bool:
-    return _calibration is not None and _calibration[0] == _calibration_key(planned)
+def _tokens_key(plan: Resolved, measurement: PlannedMeasurement) -> tuple[str, str]:
+    return digest(plan.model.identity), measurement.key
 
 
-def release_calibration() -> None:
-    """Forget the last calibration."""
-    global _calibration
-    _calibration = None
-
-
-def cache_of(plan: Resolved) -> Cache:
-    """Where the plan keeps what is shared with other processes."""
-    return cache_at(plan.cache_dir, plan.config.cache.keep, plan.config.cache.limit_gb)
-
-
-def bases_of(plan: Resolved) -> Bases:
-    """The output bases that a cell of this plan shares with others."""
-    limit_gb = plan.config.cache.memory_gb
-    limit = None if limit_gb is None else int(limit_gb * 1e9)
-    # A streamed model is not to grow in memory: its bases are on disk, or made again.
-    return Bases(basis_group(plan), cache_of(plan), 0 if is_streamed(plan) else limit)
-
-
-def _kept_calibration(plan: Resolved, key: str, work: _CalibrationPass) -> Calibration:
-    cache = cache_of(plan)
-    if not cache.keeps(STATISTICS):
-        return work.in_memory() if work.streamed is None else work.in_file(work.streamed.scratch)
-    title = calibration_title(plan.config.calibration)
-    about = {"model": plan.config.model.title, "dtype": plan.dtype, "calibration": title}
-    cache.use(STATISTICS, key, about)
-    path = cache.folder / STATISTICS / f"{key}.safetensors"
-    with hold(path.with_suffix(".lock"), f"the calibration of {about['model']}", log.warning):
-        if path.exists():
-            try:
-                return Calibration.load(path)
-            except DAMAGED as error:
-                cache.say(
-                    f"calibration statistics {path} are damaged or of another version ({error}): "
-                    "made again"
-                )
-        if work.streamed is not None:
-            return work.in_file(path)
-        calibration = work.in_memory()
-        kept = cache.write(STATISTICS, path, calibration.nbytes, calibration.save)
-    # Read back: the memory of the sums themselves is free for the evaluation then.
-    return Calibration.load(path, check=False) if kept else calibration
-
-
-@dataclass(frozen=True)
-class _CalibrationPass:
-    """A pass of the dense model over the calibration samples, which has not begun."""
-
-    plan: Resolved
-    planned: PlannedCalibration
-    loaded: LoadedModel
-    layers: dict[str, nn.Linear]
-    observer: Observer
-
-    @property
-    def streamed(self) -> StreamedModel | None:
-        """What brings the model's weights, where they are not in memory."""
-        return self.loaded.streamed
-
-    def in_memory(self) -> Calibration:
-        """All statistics at once."""
-        samples = self._samples()
-        statistics = calibrate(self.loaded.model, self.layers, samples.ids, *self._options())
-        return Calibration(statistics, _record(self.plan, samples))
-
-    def in_file(self, path: Path) -> Calibration:
-        """The statistics of a streamed model, written block by block: they never sum up.
-
-        Raises:
-            NsvdError: the file cannot be written.
-        """
-        streamed, samples = self.streamed, self._samples()
-        assert streamed is not None
-        record = _record(self.plan, samples)
-
-        def write(file: Path) -> None:
-            calibrate_streamed(streamed, self.layers, samples.ids, file, record, *self._options())
-
-        try:
-            write_atomically(path, write)
-        except OSError as error:
-            raise NsvdError(
-                f"calibration statistics cannot be kept in {path.parent} ({error}), and with "
-                "memory=streamed there is no other place for them: give another cache_dir"
-            ) from None
-        return Calibration.load(path, check=False)
-
-    def _samples(self) -> Tokens:
-        log.info("calibrating on %s", calibration_title(self.plan.config.calibration))
-        samples = _samples(self.plan, self.planned, self.loaded)
-        check_vocabulary(self.loaded.model, samples.ids)
-        return samples
-
-    def _options(self) -> tuple[int | str, Progress | None]:
-        return self.plan.config.calibration.batch, self.observer.progress("calibrate")
-
-
-def make_cache_dir(plan: Resolved) -> Path:
-    """`cache_dir`, which is there now.
-
-    Raises:
-        NsvdError: it cannot be made.
-    """
-    folder = plan.cache_dir
+def _streamed(plan: Resolved) -> StreamedModel:
+    """The model of the plan, on the first of its GPUs."""
+    place = next(iter(gpus_of(plan.device)), "cpu")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        plan.cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        place = plan.config.cache_dir
-        raise NsvdError(f"cache_dir={place} cannot be written to: {error}") from None
-    return folder
-
-
-def _samples(plan: Resolved, planned: PlannedCalibration, loaded: LoadedModel) -> Tokens:
-    calibration = plan.config.calibration
-    tokenizer = loaded.tokenizer
-    if planned.tokenizer is not None:
-        tokenizer = load_tokenizer(planned.tokenizer.source, planned.tokenizer.config)
-    text = text_of(calibration.dataset, calibration.split, planned.source)
-    samples = calibration_samples(tokenizer, text, calibration)
-    if len(samples.ids) < calibration.samples:
-        log.warning(
-            "calibration: %d of %d samples had %d tokens; the others are left out",
-            len(samples.ids), calibration.samples, calibration.sample_length,
-        )  # fmt: skip
-    return samples
-
-
-def _record(plan: Resolved, samples: Tokens) -> dict[str, Any]:
-    return {
-        "title": calibration_title(plan.config.calibration),
-        "samples": len(samples.ids),
-        "samples_asked": plan.config.calibration.samples,
-        "tokens": samples.ids.numel(),
-        "token_sha256": samples.sha256,
-        "bos": samples.bos,
-    }
+        name = plan.config.cache_dir
+        raise NsvdError(f"cache_dir={name} cannot be written to: {error}") from None
+    own = ScratchFolder(plan.cache_dir, ".streamed.")
+    model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, own.path)
+    return StreamedModel(model, weights, torch.device(place), plan.cache_dir, own)

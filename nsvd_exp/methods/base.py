@@ -1,38 +1,24 @@
-"""The methods: what each weighs the inputs by, and what its second stage does.
+"""What a method is: the statistics it reads, the metric it minimises under, the factors it gives.
 
-A method is a whitening (how stage (5a) weighs the inputs) and, for NSVD and NID, a second stage
-(5b). Each whitening is one small class below: `metric` is what the eigenbasis route needs
-(M = S Sᵀ), `factor` is the paper's own S and S⁻¹ (`solver=paper`). A method is a name for such a
-pair, one file in `conf/method/`.
-
-Notation, as in the paper: W (m x n) the weight, X (n x p) the calibration inputs, G = X Xᵀ,
-P L Pᵀ = G its eigendecomposition.
+Notation, as in the paper: W (m x n) the weight of a Linear, X (n x p) the calibration inputs,
+G = X Xᵀ, P L Pᵀ = G its eigendecomposition, S a whitening matrix of the inputs and M = S Sᵀ its
+metric. This module imports torch only where a tensor is computed with.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
+from nsvd_exp.errors import NsvdError
 
-from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.methods.linalg import (
-    OutputBasis,
-    eigenbasis,
-    interpolative,
-    singular_basis,
-    split_rank,
-    truncated_svd,
-    weighed,
-)
-from nsvd_exp.methods.nested import Basis, Losses, Metrics
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
-# SVD-LLM's shift of a Gram matrix that Cholesky refuses: by -lambda_min + 1e-6.
-JITTER = 1e-6
+    import torch
+    from torch import Tensor
+
+    from nsvd_exp.methods.linalg import Eigenbasis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +47,47 @@ class Statistics(Means):
     gram: Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Statistics:
-        """The same on `device` in `dtype`."""
+        """The statistics on `device`, in `dtype`."""
         gram, abs_mean, mean = (t.to(device, dtype) for t in (self.gram, self.abs_mean, self.mean))
         return Statistics(gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens)
 
 
 @dataclass(frozen=True)
-class Factor:
+class Calibration:
+    """The outcome of a calibration pass.
+
+    Attributes:
+        inputs: the statistics of each distinct layer input, named by the first layer that reads it.
+        reads: the name of the input that each layer reads.
+        record: what a result says of the tokens that it was made from.
+    """
+
+    inputs: Mapping[str, Statistics]
+    reads: Mapping[str, str]
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, layer: str) -> Statistics:
+        """The statistics of the input that a layer reads.
+
+        Raises:
+            NsvdError: the layer is not among those that were calibrated.
+        """
+        if layer not in self.reads:
+            raise NsvdError(f"the calibration has no statistics of the layer {layer}")
+        return self.inputs[self.reads[layer]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all Gram matrices, which are all but all of it."""
+        return sum(statistics.gram.nbytes for statistics in self.inputs.values())
+
+
+@dataclass(frozen=True)
+class Whitening:
     """The paper's whitening matrix: S and its (pseudo-)inverse, each (n, n), (n,) or None for I.
 
     Attributes:
-        shift: what had to be added to the diagonal to make S invertible, 0 almost always.
+        shift: what had to be added to the diagonal to make S invertible; 0 almost always.
     """
 
     S: Tensor | None
@@ -79,134 +95,19 @@ class Factor:
     shift: float = 0.0
 
 
-class Whitening:
-    """How stage one weighs the inputs: M = S Sᵀ. Subclass it for a method of your own.
-
-    `metric` suffices: the paper's route then takes the Cholesky factor of M.
+@dataclass(frozen=True)
+class Losses:
+    """||(W - Ŵ) S||_F / ||W S||_F, which is 0 where W S itself is 0.
 
     Attributes:
-        calibrated: whether it looks at the statistics at all.
+        weight: with S = I.
+        own: with the S of the method's first stage.
+        activation: with S = X, the calibration inputs (equation 3); None without calibration.
     """
 
-    calibrated = True
-
-    def metric(self, statistics: Statistics) -> Tensor | None:
-        """M: (n, n) positive semidefinite, (n,) a diagonal, or None, the identity."""
-        raise NotImplementedError
-
-    def factor(self, statistics: Statistics) -> Factor:
-        """S and S⁻¹ with S Sᵀ = M, as `solver=paper` multiplies them."""
-        M = self.metric(statistics)
-        if M is None:
-            return Factor(None, None)
-        if M.ndim == 1:
-            return _diagonal_factor(M.sqrt())
-        return _cholesky_factor(M)
-
-    def basis(self, W: Tensor, statistics: Statistics) -> OutputBasis:
-        """Output directions of W (m, n), leading first."""
-        # A Gram matrix of p tokens has rank p at most; a diagonal metric has no such bound.
-        M = self.metric(statistics)
-        return eigenbasis(W, M, statistics.tokens if M is not None and M.ndim == 2 else None)
-
-
-class Identity(Whitening):
-    """SVD: M = I. The best rank k of W itself (Theorem 1). Needs no calibration."""
-
-    calibrated = False
-
-    def metric(self, statistics: Statistics) -> None:
-        return None
-
-
-class AbsMean(Whitening):
-    """ASVD-0 (equation 4): S = diag(mean |x_i|), M = S²."""
-
-    def metric(self, statistics: Statistics) -> Tensor:
-        return statistics.abs_mean.square()
-
-
-class Cholesky(Whitening):
-    """ASVD-I = SVD-LLM (Theorem 2): M = G, S its Cholesky factor.
-
-    Truncating W S leaves the loss ||(W - Ŵ) X||_F² = sum of the squared discarded singular values.
-    """
-
-    def metric(self, statistics: Statistics) -> Tensor:
-        return statistics.gram
-
-
-class Eigen(Cholesky):
-    """ASVD-II (Theorem 3): M = G, S = P L^(1/2), with the pseudo-inverse where G is singular."""
-
-    def factor(self, statistics: Statistics) -> Factor:
-        values, P = torch.linalg.eigh(statistics.gram)
-        return _eigen_factor(P, values, values.clamp(min=0).sqrt(), statistics.tokens)
-
-
-class Scalar(Whitening):
-    """ASVD-III, first reading of Theorem 4: S = g P with g = sqrt(lambda_max), so M = g² I.
-
-    g cancels, and what is left is plain SVD.
-    """
-
-    def metric(self, statistics: Statistics) -> None:
-        return None
-
-    def factor(self, statistics: Statistics) -> Factor:
-        values, P = torch.linalg.eigh(statistics.gram)
-        scale = values[-1].sqrt() if values[-1] > 0 else torch.ones_like(values[-1])
-        return Factor(P * scale, P.T / scale)
-
-
-class Spectral(Whitening):
-    """ASVD-III, second reading of Theorem 4: S = g P L, so M = g² G²; g cancels.
-
-    Its basis comes from the singular vectors of W G: in W G² Wᵀ the condition of G would stand to
-    the fourth power.
-    """
-
-    def metric(self, statistics: Statistics) -> Tensor:
-        return statistics.gram @ statistics.gram
-
-    def factor(self, statistics: Statistics) -> Factor:
-        values, P = torch.linalg.eigh(statistics.gram)
-        return _eigen_factor(P, values, values[-1].sqrt() * values, statistics.tokens)
-
-    def basis(self, W: Tensor, statistics: Statistics) -> OutputBasis:
-        return singular_basis(W @ statistics.gram, W, statistics.tokens)
-
-
-WHITENINGS: dict[str, type[Whitening]] = {
-    "identity": Identity,
-    "abs_mean": AbsMean,
-    "cholesky": Cholesky,
-    "eigen": Eigen,
-    "scalar": Scalar,
-    "spectral": Spectral,
-}
-
-
-def whitening_named(name: str) -> Whitening:
-    """The whitening of this name, or the class that a dotted path names.
-
-    Raises:
-        NsvdError: there is none, or it is not a `Whitening`.
-    """
-    if name in WHITENINGS:
-        return WHITENINGS[name]()
-    module, _, attribute = name.rpartition(".")
-    if not module:
-        raise unknown_name("whitening", name, WHITENINGS)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise NsvdError(f"method.whitening={name} cannot be imported: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Whitening)):
-        raise NsvdError(
-            f"method.whitening={name} is no subclass of nsvd_exp.methods.base.Whitening"
-        )
-    return found()
+    weight: float
+    own: float
+    activation: float | None
 
 
 @dataclass(frozen=True)
@@ -214,143 +115,116 @@ class Factors:
     """A rank-k approximation Ŵ = left @ right.
 
     Attributes:
-        left: (m, k); right: (k, n). The first k1 columns (rows) are stage one.
-        k1, k2: ranks of the stages; k2 = 0 for methods of one stage.
-        seen: see `OutputBasis`; None where solver=paper.
-        shift: see `Factor`.
-        losses: where they follow from the basis; None where solver=paper.
+        left: (m, k).
+        right: (k, n). Its first k1 rows, and the first k1 columns of `left`, are stage one's.
+        k1, k2: ranks of the two stages; k2 = 0 for methods of one stage.
+        losses: what the approximation loses.
+        seen: how many output directions calibration has seen; None where `solver=paper`.
+        shift: what had to be added to the diagonal of a singular whitening matrix; 0 almost always.
     """
 
     left: Tensor
     right: Tensor
     k1: int
     k2: int
+    losses: Losses
     seen: int | None = None
     shift: float = 0.0
-    losses: Losses | None = None
+
+
+@dataclass(frozen=True)
+class SecondStage:
+    """Stage two (equation 5b): a rank-k2 approximation of what stage one leaves over.
+
+    Subclass it as a frozen dataclass; its fields are part of the method's identity.
+
+    Attributes:
+        version: raise it when the code behind a class of your own changes a number.
+        is_projection: whether the approximation of A is left @ leftᵀ @ A with orthonormal columns
+            in `left`; its losses then follow from the spectrum.
+    """
+
+    version: int = field(default=1, kw_only=True)
+    is_projection: ClassVar[bool] = False
+
+    def approximate(
+        self, A: Tensor, k: int, products: Callable[[], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The factors (r, k) and (k, n) of an approximation of A.
+
+        Args:
+            A: (r, n), float64: the residual, or its coordinates in an orthonormal basis, where it
+                has the same lengths and angles.
+            k: 1 <= k <= min(r, n).
+            products: gives A Aᵀ (r, r) where the caller has it at hand.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method, ready to factorise.
+    """A low-rank method: which k output directions of a weight W (m, n) are kept.
+
+    For S with M = S Sᵀ, trunc_k(W S) S⁻¹ = U_k U_kᵀ W, with U_k the k leading eigenvectors of
+    W M Wᵀ: a method of the SVD type is its metric M. Subclass it as a frozen dataclass and define
+    `metric`; its fields, and nothing else, are its identity in the key of a result.
 
     Attributes:
-        whitening: stage (5a).
-        second: stage (5b): `svd`, `id` or None.
-        solver: `basis` (eigenvectors) or `paper` (factor, SVD, inverse).
+        needs: names of the `Statistics` that the method reads; empty: M is the identity, and the
+            method needs no calibration.
+        version: raise it when the code behind a class of your own changes a number.
     """
 
-    whitening: Whitening
-    second: str | None = None
-    solver: str = "basis"
+    version: int = field(default=1, kw_only=True)
+    needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 
-    def metric(self, statistics: Statistics | None) -> Tensor | None:
-        """M = S Sᵀ of stage one, as `Whitening.metric` gives it."""
-        return self.whitening.metric(cast(Statistics, statistics))
+    def __init_subclass__(cls) -> None:
+        """A class with a metric of its own inherits nothing that is true of another metric only."""
+        super().__init_subclass__()
+        for name in ("metric_name", "basis", "whitening"):
+            if "metric" in vars(cls) and name not in vars(cls):
+                setattr(cls, name, getattr(Method, name))
 
-    def factorise(self, W: Tensor, k: int, k1: float, statistics: Statistics | None) -> Factors:
-        """The rank-k factors of W.
+    def metric(self, statistics: Statistics) -> Tensor | None:
+        """M: (n, n) positive semidefinite, (n,) a diagonal, or None, the identity."""
+        raise NotImplementedError
 
-        Args:
-            W: (m, n), any floating dtype; computed and returned in float64.
-            k: rank, 1 <= k <= min(m, n).
-            k1: fraction of k for stage one; methods of one stage ignore it.
-            statistics: of the inputs of W; None will do where the whitening looks at none.
+    def metric_name(self) -> str | None:
+        """A name that all methods with this metric give; None: the metric is this class's own."""
+        return None
+
+    def basis(self, W: Tensor, statistics: Statistics) -> Eigenbasis:
+        """The output directions of W (m, n), leading first; all in float64."""
+        from nsvd_exp.methods.linalg import eigenbasis
+
+        return eigenbasis(W, self.metric(statistics))
+
+    def whitening(self, statistics: Statistics) -> Whitening | None:
+        """S and S⁻¹ with S Sᵀ = M, as `solver=paper` multiplies them; None: a Cholesky factor."""
+        return None
+
+    def first_stage(self) -> Method:
+        """The method whose metric stage one minimises under: itself, unless it is nested."""
+        return self
+
+    def second_stage(self) -> SecondStage | None:
+        """What works on the residual of stage one; None for methods of one stage."""
+        return None
+
+    def ranks(self, k: int) -> tuple[int, int]:
+        """The ranks of stage one and stage two, which sum to k."""
+        return k, 0
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the method reads any statistics of the activations."""
+        return bool(self.first_stage().needs)
+
+    def require(self, statistics: object) -> None:
+        """Make sure that there are statistics where the method reads any.
+
+        Raises:
+            NsvdError: there are none.
         """
-        # float64: in float32 the loss of a real layer came out 11% above the optimum (Gram
-        # condition 1.7e6), because W M Wᵀ squares the spectrum.
-        W = W.double()
-        if statistics is not None:
-            statistics = statistics.to(W.device, W.dtype)
-        if self.solver == "basis":
-            basis = self.basis(W, statistics)
-            metrics = self.metrics(None if statistics is None else lambda: statistics)
-            return self.truncate(basis, k, k1, metrics, W.device)
-        return self._by_paper(W, *self._ranks(k, k1), self._known(statistics))
-
-    def basis(self, W: Tensor, statistics: Statistics | None) -> Basis:
-        """The output basis of stage one, which serves every k and k1; arguments in float64."""
-        return Basis.of(W, *self.directions(W, statistics))
-
-    def directions(self, W: Tensor, statistics: Statistics | None) -> tuple[OutputBasis, bool]:
-        """The output directions of stage one, and whether its metric is the Gram matrix."""
-        known = self._known(statistics)
-        is_gram = statistics is not None and self.metric(known) is known.gram
-        return self.whitening.basis(W, known), is_gram
-
-    def metrics(
-        self, statistics: Callable[[], Statistics] | None, calibration: str | None = None
-    ) -> Metrics:
-        """What the losses are measured by.
-
-        Args:
-            statistics: in float64, called when they are needed; None without calibration.
-            calibration: a name for what they were made from.
-        """
-        if statistics is None:
-            return Metrics(lambda: self.metric(None))
-        return Metrics(lambda: self.metric(statistics()), lambda: statistics().gram, calibration)
-
-    def truncate(
-        self, basis: Basis, k: int, k1: float, metrics: Metrics, device: torch.device
-    ) -> Factors:
-        """The rank-k factors in this basis, on `device` in the precision of the basis."""
-        k1_rank, k2_rank = self._ranks(k, k1)
-        left, right, losses = basis.truncate(k1_rank, k2_rank, self.second, metrics, device)
-        return Factors(left, right, k1_rank, k2_rank, basis.seen, losses=losses)
-
-    def _ranks(self, k: int, k1: float) -> tuple[int, int]:
-        return split_rank(k, k1) if self.second else (k, 0)
-
-    def _known(self, statistics: Statistics | None) -> Statistics:
-        if statistics is None and self.whitening.calibrated:
-            raise ValueError("this method needs calibration statistics")
-        return cast(Statistics, statistics)
-
-    def _by_paper(self, W: Tensor, k1: int, k2: int, statistics: Statistics) -> Factors:
-        factor = self.whitening.factor(statistics)
-        left, right = truncated_svd(weighed(W, factor.S), k1)
-        right = weighed(right, factor.inverse)
-        if k2:
-            residual = W - left @ right
-            if self.second == "id":
-                columns, coefficients = interpolative(residual, k2)
-                second = residual[:, columns], coefficients
-            else:
-                second = truncated_svd(residual, k2)
-            left, right = torch.cat([left, second[0]], dim=1), torch.cat([right, second[1]])
-        return Factors(left, right, k1, k2, shift=factor.shift)
-
-
-def _diagonal_factor(d: Tensor) -> Factor:
-    # A channel that is always 0 has no inverse; the public ASVD code adds the same 1e-6.
-    shift = JITTER if bool((d == 0).any()) else 0.0
-    return Factor(d + shift, 1 / (d + shift), shift)
-
-
-def _cholesky_factor(M: Tensor) -> Factor:
-    """Cholesky of M; where it is not positive definite, of M + (-lambda_min + 1e-6) I (SVD-LLM)."""
-    S, failed = torch.linalg.cholesky_ex(M)
-    shift = 0.0
-    if bool(failed):
-        shift = -float(torch.linalg.eigvalsh(M)[0]) + JITTER
-        S, failed = torch.linalg.cholesky_ex(M + shift * torch.eye(len(M)).to(M))
-    if bool(failed):
-        raise NsvdError(
-            f"the Gram matrix is not positive definite, not even after a shift by {shift:.3g}: "
-            "use solver=basis, or asvd_ii, nsvd_ii, nid_ii in place of their Cholesky siblings"
-        )
-    eye = torch.eye(len(M)).to(M)
-    return Factor(S, torch.linalg.solve_triangular(S, eye, upper=False), shift)
-
-
-def _eigen_factor(P: Tensor, values: Tensor, d: Tensor, tokens: int) -> Factor:
-    """S = P diag(d) and its pseudo-inverse.
-
-    The eigenvalues of G (ascending) that are of rounding size count as zero, and so do all but the
-    largest `tokens`.
-    """
-    kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
-    kept[: max(len(values) - tokens, 0)] = False
-    zero = torch.zeros_like(d)
-    return Factor(P * torch.where(kept, d, zero), torch.where(kept, 1 / d, zero)[:, None] * P.T)
+        if statistics is None and self.is_calibrated:
+            raise NsvdError(f"{type(self).__name__} weighs by activations: it needs a calibration")

@@ -1,4 +1,4 @@
-"""Ranks, output bases and interpolative decomposition: tensors in, tensors out.
+"""Output bases, truncated SVD and interpolative decomposition: tensors in, tensors out.
 
 For any invertible whitening S with M = S Sᵀ,
 
@@ -6,7 +6,7 @@ For any invertible whitening S with M = S Sᵀ,
 
 so a method of the SVD type is a choice of k orthonormal output directions (the columns of U_k), and
 its two factors are U_k (m x k) and U_kᵀ W (k x n). W M Wᵀ squares the spectrum of W S, therefore
-everything here is meant for float64 (`nsvd_exp.methods.base` sees to it).
+everything here is meant for float64 (`nsvd_exp.methods.factorise` sees to it).
 
 References: NSVD (arXiv 2503.17101), Theorems 1 to 4, equations (5a), (5b); G. Golub and
 C. Van Loan, Matrix Computations, 4th ed., sections 2.4 (Eckart-Young) and 5.4 (pivoted QR).
@@ -15,49 +15,11 @@ C. Van Loan, Matrix Computations, 4th ed., sections 2.4 (Eckart-Young) and 5.4 (
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from fractions import Fraction
+from typing import NamedTuple
 
 import scipy.linalg
 import torch
 from torch import Tensor
-
-from nsvd_exp.errors import NsvdError
-
-
-def exact(value: float) -> Fraction:
-    """The decimal number that was typed: 0.55 is 55/100, which no binary float is."""
-    return Fraction(repr(value))
-
-
-def rank_for_ratio(m: int, n: int, ratio: float) -> int:
-    """The rank k = floor(m n (1 - ratio) / (m + n)) at which k (m + n) numbers remain.
-
-    Args:
-        m, n: rows and columns of the weight.
-        ratio: fraction of the m n numbers that is removed, 0 < ratio < 1.
-
-    Raises:
-        NsvdError: the rank is below 1.
-    """
-    k = math.floor(m * n * (1 - exact(ratio)) / (m + n))
-    if k < 1:
-        raise NsvdError(
-            f"ratio={ratio} leaves no rank for a {m} x {n} weight (rank 1 stores {m + n} of its "
-            f"{m * n} numbers): use a smaller ratio, or leave the layer dense with model.skip"
-        )
-    return k
-
-
-def split_rank(k: int, k1: float) -> tuple[int, int]:
-    """The ranks of stage one and two: floor(k1 k), held between 1 and k - 1, and the rest.
-
-    k1 = 1 gives (k, 0), the parent method. So does k = 1, which cannot be split.
-    """
-    if k1 == 1 or k == 1:
-        return k, 0
-    first = min(max(math.floor(exact(k1) * k), 1), k - 1)
-    return first, k - first
 
 
 def weighed(W: Tensor, M: Tensor | None) -> Tensor:
@@ -67,8 +29,7 @@ def weighed(W: Tensor, M: Tensor | None) -> Tensor:
     return W * M if M.ndim == 1 else W @ M
 
 
-@dataclass(frozen=True)
-class OutputBasis:
+class Eigenbasis(NamedTuple):
     """An orthonormal basis of the outputs of W, most important direction first.
 
     Attributes:
@@ -83,7 +44,7 @@ class OutputBasis:
     seen: int
 
 
-def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> OutputBasis:
+def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> Eigenbasis:
     """The eigenvectors of W M Wᵀ, leading first; the first k give the best rank k under M.
 
     Where W M Wᵀ is singular (fewer tokens than channels), its null space is ordered by W Wᵀ, which
@@ -107,10 +68,10 @@ def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> OutputBa
         V = reorder_tail(V, V.T @ R, seen)
         # Off its diagonal the turned block is of rounding size, as the block itself is.
         energy = torch.cat([energy[:seen], ((C @ V[:, seen:]) * V[:, seen:]).sum(0)])
-    return OutputBasis(V if Q is None else Q @ V, energy.clamp(min=0), seen)
+    return Eigenbasis(V if Q is None else Q @ V, energy.clamp(min=0), seen)
 
 
-def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> OutputBasis:
+def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> Eigenbasis:
     """The left singular vectors of A = W S, for an S whose square would lose the spectrum's tail.
 
     Args:
@@ -127,7 +88,7 @@ def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> OutputBasis
         rest = W - U @ (U.T @ W)
         tail = torch.linalg.svd(rest, full_matrices=False).U[:, : len(s) - seen]
         U = torch.linalg.qr(torch.cat([U, tail], dim=1)).Q
-    return OutputBasis(U, (U.T @ A).square().sum(1), seen)
+    return Eigenbasis(U, (U.T @ A).square().sum(1), seen)
 
 
 def reorder_tail(U: Tensor, coordinates: Tensor, first: int) -> Tensor:
@@ -195,7 +156,7 @@ def _all_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same by Gram-Schmidt, each column made orthogonal twice, which ends at the k-th pivot."""
+    """The first k pivots by Gram-Schmidt, each column made orthogonal twice; ends at the k-th."""
     Q, R = A.new_zeros(k, A.shape[0]), A.new_zeros(k, A.shape[1])
     left = A.square().sum(0)  # the squared length of what is left of each column
     trusted = float(left.max())
@@ -226,12 +187,20 @@ def truncated_svd(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return U[:, :k] * root, root[:, None] * Vh[:k]
 
 
+def energy(A: Tensor, M: Tensor | None = None) -> float:
+    """||A S||_F² with M = S Sᵀ, as `weighed` takes it."""
+    return float((weighed(A, M) * A).sum())
+
+
+def root_of_part(rest: float, total: float) -> float:
+    """sqrt(rest / total), the relative loss of an energy; 0 where the total is 0."""
+    # Rounding can leave the rest of an all but perfect approximation a hair below zero.
+    return math.sqrt(max(rest, 0.0) / total) if total > 0 else 0.0
+
+
 def relative_loss(W: Tensor, approximation: Tensor, M: Tensor | None = None) -> float:
     """||(W - Ŵ) S||_F / ||W S||_F with M = S Sᵀ; M = X Xᵀ gives the activation loss, equation (3).
 
-    0 where W S itself is 0.
+    It is 0 where W S itself is 0.
     """
-    E = W - approximation
-    total = float((weighed(W, M) * W).sum())
-    # Rounding can leave the sum of an all but perfect approximation a hair below zero.
-    return math.sqrt(max(float((weighed(E, M) * E).sum()), 0.0) / total) if total > 0 else 0.0
+    return root_of_part(energy(W - approximation, M), energy(W, M))

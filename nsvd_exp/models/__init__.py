@@ -1,0 +1,1 @@
+"""Language models: found, loaded, run block by block, and which of their layers are compressed."""

@@ -1,6 +1,6 @@
-"""A model's decoder blocks as a chain, of which the model's own forward can be run without them.
+"""A model block by block: its own forward pass, with the decoder blocks taken out of it.
 
-Nothing here knows an architecture: blocks are stood in for by stubs, and the model's own code makes
+Nothing here knows an architecture. Stubs stand in for the blocks, and the model's own code makes
 what enters the first block, what each block is called with, and the logits of what left the last.
 """
 
@@ -24,7 +24,7 @@ class _StopError(Exception):
 
 
 class _Stub(nn.Module):
-    """Stands where a block stood: has its attributes, and answers a call with `answer`."""
+    """Stands in the place of a block: has its attributes, and answers a call with `answer`."""
 
     def __init__(self, block: nn.Module, answer: Callable[..., Any]) -> None:
         super().__init__()
@@ -43,13 +43,13 @@ class _Stub(nn.Module):
 
 @dataclass(frozen=True)
 class Call:
-    """What a block is called with beside the hidden states: masks, positions."""
+    """What a block is called with besides the hidden states: masks, positions."""
 
     args: tuple[Any, ...]
     named: dict[str, Any]
 
     def on(self, block: nn.Module, hidden: Tensor) -> Any:
-        """What the block makes of `hidden`, in the form in which it gives it."""
+        """The block's output for `hidden`, in the form in which the block gives it."""
         return block(hidden, *self.args, **self.named)
 
     def equals(self, other: Call) -> bool:
@@ -89,7 +89,7 @@ class BlockChain:
         """The hidden states in a block's output.
 
         Raises:
-            NsvdError: it gives more than them on to the next block.
+            NsvdError: the block passes on more than hidden states.
         """
         self._is_tuple = isinstance(output, tuple)
         hidden, more = (output[0], output[1:]) if self._is_tuple else (output, ())
@@ -162,7 +162,7 @@ class BlockChain:
         Args:
             ids: (rows, length).
             output: of the last block.
-            others: what all other blocks give, everywhere: nothing, unless it is looked at.
+            others: fills the output of all other blocks; it matters only if the model looks at it.
         """
         hidden = output[0] if isinstance(output, tuple) else output
         nowhere = hidden.new_full((1, 1, 1), others).expand_as(hidden)
@@ -171,21 +171,26 @@ class BlockChain:
         with self._stubbed(lambda index, *_: output if index == last else other):
             return logits_at(self.model, ids, start, stop)
 
-    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
-        """Refuse a model whose logits depend on more than the last block's output.
+    def ends_with_last_block(self, ids: Tensor, output: Any) -> bool:
+        """Whether the logits depend on no other block's output than the last one's.
 
         Args:
             ids: (rows, length).
             output: of the last block.
-
-        Raises:
-            NsvdError: so it is.
         """
-        without, with_others = (
+        without_others, with_others = (
             bool(self.logits(ids, 0, 1, output, others).isnan().any())
             for others in (torch.nan, 0.0)
         )
-        if without and not with_others:
+        return with_others or not without_others
+
+    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
+        """Refuse a model for which `ends_with_last_block` is not so.
+
+        Raises:
+            NsvdError: the model is such a one.
+        """
+        if not self.ends_with_last_block(ids, output):
             raise self._refusal("are not all there is behind its logits")
 
     @contextmanager
@@ -209,17 +214,17 @@ def _split(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, Call]:
 
 
 def chooses_positions(model: nn.Module) -> bool:
-    """Whether the model's forward makes the logits of chosen positions alone.
+    """Whether the model's forward can make the logits of chosen positions alone.
 
-    One that is spread over several devices is not asked to: its positions and its hidden states
-    would be on different ones.
+    A model that is spread over several devices is not asked to: the positions and its hidden states
+    would be on different devices.
     """
     devices = {parameter.device for parameter in model.parameters() if not parameter.is_meta}
     return len(devices) <= 1 and "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def kept_positions(model: nn.Module, ids: Tensor, start: int, stop: int) -> dict[str, Tensor]:
-    """What a forward pass over ids (rows, length) is told, if it needs no other logits."""
+    """The arguments that make a forward pass over ids (rows, length) skip all other logits."""
     if not chooses_positions(model):
         return {}
     return {"logits_to_keep": torch.arange(start, stop, device=ids.device)}

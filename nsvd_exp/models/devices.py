@@ -1,4 +1,4 @@
-"""What this machine has: GPUs, asked of the driver, and memory. Imports no torch."""
+"""What this machine has: GPUs, of which the driver is asked, and memory. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,33 +17,41 @@ ALL_GPUS = "cuda:all"
 SHARE_OF_BASES = 0.25
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, count: int | None = None) -> str:
     """`auto` as `cuda` or `cpu`, and `cuda:all` where there is one GPU as `cuda`.
+
+    Args:
+        count: how many CUDA devices there are; None to ask the driver, unless `device` is `cpu`.
 
     Raises:
         NsvdError: CUDA is asked for where there is none.
     """
+    if device == "cpu":
+        return device
+    count = cuda_devices() if count is None else count
     if device == "auto":
-        return "cuda" if cuda_devices() else "cpu"
-    if device != "cpu" and not cuda_devices():
+        return "cuda" if count else "cpu"
+    if not count:
         raise NsvdError(
             f"device={device}, but there is no CUDA device here, or this torch is a CPU build: "
             "use device=cpu, or install a CUDA build of torch"
         )
     if device == ALL_GPUS:
-        return ALL_GPUS if cuda_devices() > 1 else "cuda"
+        return ALL_GPUS if count > 1 else "cuda"
     index = int(device.removeprefix("cuda:")) if ":" in device else 0
-    if device != "cpu" and index >= cuda_devices():
-        raise NsvdError(
-            f"device={device}, but there are {cuda_devices()} CUDA devices, from cuda:0"
-        )
+    if index >= count:
+        raise NsvdError(f"device={device}, but there are {count} CUDA devices, from cuda:0")
     return device
 
 
-def gpus_of(device: str) -> list[str]:
-    """The GPUs that a resolved device stands for, the one where tokens go first; none for a CPU."""
+def gpus_of(device: str, count: int | None = None) -> list[str]:
+    """The GPUs that a resolved device stands for, the one where tokens go first; none for a CPU.
+
+    Args:
+        count: how many CUDA devices there are; None to ask the driver.
+    """
     if device == ALL_GPUS:
-        return [f"cuda:{index}" for index in range(cuda_devices())]
+        return [f"cuda:{index}" for index in range(cuda_devices() if count is None else count)]
     return [] if device == "cpu" else [device]
 
 
@@ -71,8 +79,8 @@ def memory_for_bases(processes: int = 1) -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of the machine, or of the control group that the process is in (a job of Slurm, a
-    container), whichever is less."""
+    """Bytes of memory of the machine, or of the control group that the process is in (a job of
+    Slurm, a container), whichever is less."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     try:
         own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()

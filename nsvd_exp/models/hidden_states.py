@@ -13,7 +13,8 @@ from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
 
-# Hidden states that take more stand in a file. LLaMA-7B calibrates with 4.3 GB (256 x 2048, half).
+# Hidden states that take more than this are kept in a file. Those of LLaMA-7B take 4.3 GB
+# (256 x 2048 tokens in half precision).
 HOST_BYTES = 8 * 10**9
 
 
@@ -23,17 +24,18 @@ class HiddenStates:
     Args:
         rows: how many there will be.
         like: (*, length, channels), on the device where they are worked on.
-        folder: of the file, which has no name there and ends with this object.
+        folder: where the file is made; it has no name there, and ends with this object.
+        host_bytes: hidden states that take more than this are kept in a file.
 
     Raises:
         NsvdError: there is no room for the file.
     """
 
-    def __init__(self, rows: int, like: Tensor, folder: Path) -> None:
+    def __init__(self, rows: int, like: Tensor, folder: Path, host_bytes: int = HOST_BYTES) -> None:
         self.device = like.device
         shape = (rows, *like.shape[1:])
         size = rows * like[0].nbytes
-        if size > HOST_BYTES:
+        if size > host_bytes:
             self._all = _in_file(size, like.dtype, folder).view(shape)
         else:
             pinned = self.device.type == "cuda"
@@ -48,7 +50,7 @@ class HiddenStates:
         return self._all[start:stop].to(self.device, non_blocking=True)
 
     def each(self, bounds: list[tuple[int, int]]) -> Iterator[Tensor]:
-        """Rows start to stop, part by part; what is `put` back meanwhile changes no later part.
+        """The rows of each bound (start, stop); what is `put` back meanwhile changes no later part.
 
         A GPU copies the next part while it works on this one.
         """

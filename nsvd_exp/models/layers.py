@@ -67,15 +67,15 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
 
     Raises:
         NsvdError: a pattern matches nothing; the blocks hold a weight that cannot be replaced by
-            two factors (quantised, convolution-style, fused experts, shared with another module);
-            or no Linear is left.
+            two factors (quantised, convolution-style, fused experts, shared with another module,
+            low-rank already); or no Linear is left.
     """
     prefix, blocks = decoder_blocks(model)
     modules = {f"{prefix}.{name}": module for name, module in blocks.named_modules() if name}
     skipped = _skipped(modules, skip)
     # With duplicates: one module under two names is shared as much as one weight in two modules.
     places = (module for _, module in model.named_modules(remove_duplicate=False))
-    owners = Counter(id(p) for module in places for p in module.parameters(recurse=False))
+    owners = Counter[Tensor](p for module in places for p in module.parameters(recurse=False))
     found = {}
     for name, module in modules.items():
         if name in skipped:
@@ -110,13 +110,14 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
     return skipped
 
 
-def _refusal(module: nn.Module, owners: Mapping[int, int]) -> str | None:
+def _refusal(module: nn.Module, owners: Counter[Tensor]) -> str | None:
     """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
-    weight = getattr(module, "weight", None)
+    if isinstance(module, LowRankLinear):
+        return "is low-rank already: put the dense layer back first"
     if isinstance(module, nn.Linear):
         if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():
             return "is quantised or computes something else than x Wᵀ + b"
-        return "shares its weight with another module" if owners[id(weight)] > 1 else None
+        return "shares its weight with another module" if owners[module.weight] > 1 else None
     if type(module).__name__ == "Conv1D" or isinstance(module, nn.Conv1d):
         return "is a convolution-style Linear, which has no row-major weight to factorise"
     parameters = module.named_parameters(recurse=False)
@@ -129,17 +130,21 @@ def _refusal(module: nn.Module, owners: Mapping[int, int]) -> str | None:
     return "holds integer matrices (quantised)" if buffers else None
 
 
+def replace(model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
+    """Put these modules in the place of the model's own of the same names."""
+    for name, module in replacements.items():
+        model.set_submodule(name, module)
+
+
 @contextmanager
 def replaced(model: nn.Module, replacements: Mapping[str, nn.Module]) -> Iterator[None]:
     """The model with the named modules replaced; the old ones come back at the end."""
     originals = {name: model.get_submodule(name) for name in replacements}
     try:
-        for name, module in replacements.items():
-            model.set_submodule(name, module)
+        replace(model, replacements)
         yield
     finally:
-        for name, module in originals.items():
-            model.set_submodule(name, module)
+        replace(model, originals)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from nsvd_exp.config.schema import ModelConfig
-from nsvd_exp.data.sources import ModelSource, on_hub
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import ALL_GPUS
+from nsvd_exp.models.hub import ModelSource, on_hub
 from nsvd_exp.models.layers import not_finite
-from nsvd_exp.models.memory import is_out_of_memory
 
 # Buffers that old LLaMA checkpoints carry and newer code computes.
 RECOMPUTED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias")
@@ -29,7 +29,7 @@ def check_device(device: str) -> None:
     """Refuse a GPU that the driver reports and torch cannot use.
 
     Raises:
-        NsvdError: so it is.
+        NsvdError: `device` is such a GPU.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise NsvdError(
@@ -43,12 +43,12 @@ def load_model(
 ) -> transformers.PreTrainedModel:
     """The model in eval mode on `device`, its weights in `dtype`.
 
-    `cuda:all` spreads it over all GPUs, a block on one of them.
+    `cuda:all` spreads it over all GPUs, each block as a whole on one of them.
 
     Raises:
-        NsvdError: there are no (safe) weights, the checkpoint does not match the architecture, it
-            is quantised, a weight is NaN or Inf, or the device cannot be used.
-        OutOfMemoryError: it does not fit on all GPUs together.
+        NsvdError: there are no (safe) weights, the checkpoint does not match the architecture or is
+            quantised, a weight is NaN or Inf, or the device cannot be used.
+        OutOfMemoryError: the model does not fit on all GPUs together.
     """
     # Straight to a GPU: the host never holds all of it.
     place = {"cpu": None, ALL_GPUS: "balanced"}.get(device, device)
@@ -64,17 +64,17 @@ def load_model(
 def load_streamed(
     source: ModelSource, config: ModelConfig, dtype: str, folder: Path
 ) -> tuple[transformers.PreTrainedModel, Mapping[str, torch.Tensor]]:
-    """The model without its weights, which are read from the checkpoint when they are looked at.
+    """The model without its weights, which are read from the checkpoint when they are needed.
 
     Args:
-        folder: for weights that transformers does not use as they stand in the checkpoint.
+        folder: for weights that transformers changes after reading them from the checkpoint.
 
     Returns:
-        The model in eval mode with parameters on the meta device, and its weights by name, each
-        read anew by each look.
+        The model in eval mode with parameters on the meta device, and its weights by name, each of
+        which is read anew whenever it is looked up.
 
     Raises:
-        NsvdError: as `load_model`, but for NaN and Inf, which only reading shows.
+        NsvdError: as `load_model`, except for NaN and Inf, which only reading shows.
     """
     from accelerate.hooks import remove_hook_from_module  # most of a second
 
@@ -222,7 +222,7 @@ def _check_loaded(name: str, info: dict[str, Any]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No load report and progress bar: what matters of them is checked and raised."""
+    """Without load report and progress bar: what matters of them is checked and raised."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -1,7 +1,8 @@
 """A model of which one decoder block at a time is in memory: `memory=streamed`.
 
 All rows go through a block before the next one is brought, so each pass reads the weights once.
-What enters the blocks and what becomes of what leaves them is the model's own code (`chain`).
+What enters the blocks, and what becomes of what leaves them, is up to the model's own code
+(`BlockChain`).
 """
 
 from __future__ import annotations
@@ -9,24 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.blocks import BlockChain, Call
-from nsvd_exp.models.hidden_states import HiddenStates
+from nsvd_exp.models.hidden_states import HOST_BYTES, HiddenStates
 from nsvd_exp.models.layers import is_finite
-from nsvd_exp.models.loading import to_dtype
-from nsvd_exp.pipeline.calibrate import A, GramAccumulator, InputWatcher, statistics_of
-from nsvd_exp.pipeline.evaluate import in_batches, positions_at_once, window_losses
-from nsvd_exp.progress import Progress
 from nsvd_exp.storage.files import ScratchFolder
-from nsvd_exp.storage.tensors import StatisticsWriter
-
-# Tokens of the first batch that `auto` tries: little beside the weights and statistics of a block.
-AUTO_TOKENS = {"cpu": 512, "cuda": 8192}
 
 
 class StreamedModel:
@@ -34,10 +26,12 @@ class StreamedModel:
 
     Args:
         model: parameters on the meta device, in the dtype that they are to have.
-        weights: by name of the parameter; read anew by each look.
+        weights: by name of the parameter; each is read anew whenever it is looked up.
         device: where blocks are brought to.
-        folder: where hidden states that the host has no room for may stand.
-        own: for what of the weights had to be written anew, and `scratch`; goes with this.
+        folder: where hidden states are kept that the host has no room for.
+        own: a folder for weights that had to be written anew, and for `scratch`; it is removed with
+            this object.
+        host_bytes: hidden states that take more than this are kept in a file.
     """
 
     def __init__(
@@ -47,8 +41,10 @@ class StreamedModel:
         device: torch.device,
         folder: Path,
         own: ScratchFolder | None = None,
+        host_bytes: int = HOST_BYTES,
     ) -> None:
-        self.model, self.device, self.folder = model, device, folder
+        self.model, self.device = model, device
+        self.folder, self.host_bytes = folder, host_bytes
         self.chain = BlockChain(model)
         self._weights, self._own = weights, own
         self._sound: set[str] = set()
@@ -58,9 +54,9 @@ class StreamedModel:
 
     @property
     def scratch(self) -> Path:
-        """A file for what is needed as long as this object; goes with it."""
+        """A folder for statistics that are needed as long as this object; it is removed with it."""
         assert self._own is not None
-        return self._own.path / "statistics.safetensors"
+        return self._own.path / "statistics"
 
     def block_of(self, index: int, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
         """Those of `layers` that are in this block."""
@@ -70,12 +66,12 @@ class StreamedModel:
     def block(
         self, index: int, dtype: torch.dtype | None = None
     ) -> AbstractContextManager[nn.Module]:
-        """Inside, the block has its weights, in its own dtype or in another one."""
+        """A context in which the block has its weights, in its own dtype or in another one."""
         inside = f"{self.chain.prefix}.{index}."
         return self._brought(self.chain.blocks[index], lambda n: n.startswith(inside), dtype)
 
     def rest(self, dtype: torch.dtype | None = None) -> AbstractContextManager[nn.Module]:
-        """Inside, all that is in no block has its weights: embeddings, last norm, head."""
+        """A context in which what is in no block has its weights: embeddings, last norm, head."""
         blocks = f"{self.chain.prefix}."
         return self._brought(self.model, lambda name: not name.startswith(blocks), dtype)
 
@@ -89,15 +85,15 @@ class StreamedModel:
             for name, parameter in module.named_parameters(recurse=False)
         ]
         places = [place for place in places if wanted(place[2])]
-        brought: dict[int, nn.Parameter] = {}
+        brought: dict[nn.Parameter, nn.Parameter] = {}  # a tied weight is brought once
         try:
             for module, name, full_name, absent in places:
-                if id(absent) not in brought:  # a tied weight is brought once
+                if absent not in brought:
                     weight = self._weight(full_name, absent.shape).to(
                         device=self.device, dtype=dtype
                     )
-                    brought[id(absent)] = nn.Parameter(weight, requires_grad=False)
-                module._parameters[name] = brought[id(absent)]
+                    brought[absent] = nn.Parameter(weight, requires_grad=False)
+                module._parameters[name] = brought[absent]
             del brought
             yield part
         finally:
@@ -139,7 +135,7 @@ class Flow:
                     self._run_first_block(ids, dtype)
                 hidden, calls = self._chain.calls(ids)
                 if self._states is None:
-                    self._states = HiddenStates(rows, hidden, streamed.folder)
+                    self._states = HiddenStates(rows, hidden, streamed.folder, streamed.host_bytes)
                 start = self._bounds[-1][1] if self._bounds else 0
                 self._states.put(start, hidden)
                 self._bounds.append((start, start + len(ids)))
@@ -152,7 +148,7 @@ class Flow:
             self._chain.hidden_of(call.on(block, hidden))
 
     def _shared(self, calls: list[Call]) -> list[Call]:
-        """The same, holding no second copy of what the batch before is called with."""
+        """These calls; where one equals that of the batch before, the object from there."""
         if not self._calls:
             return calls
         pairs = zip(calls, self._calls[-1], strict=True)
@@ -170,134 +166,3 @@ class Flow:
         parts = self.states.each(self._bounds)
         for (start, _), calls, hidden in zip(self._bounds, self._calls, parts, strict=True):
             self.states.put(start, self._chain.hidden_of(calls[index].on(block, hidden)))
-
-    def losses(self, ids: Tensor, batch: int | str, dtype: torch.dtype) -> list[float]:
-        """nats of each row of ids (rows, length), once they have left the last block."""
-        chain, device = self._chain, self._streamed.device
-
-        def score(batches: Iterator[Tensor]) -> list[float]:
-            losses: list[Tensor] = []
-            stop = 0
-            for part in batches:
-                start, stop = stop, stop + len(part)
-                hidden = self.states.get(start, stop)
-                if not losses:
-                    chain.refuse_unless_last(part, chain.output_of(hidden))
-                losses.append(self._losses(part, chain.output_of(hidden)))
-            return torch.cat(losses).tolist()
-
-        with self._streamed.rest(dtype):
-            return in_batches(score, ids, batch, device, tokens=AUTO_TOKENS[device.type])
-
-    def _losses(self, ids: Tensor, output: Any) -> Tensor:
-        model = self._streamed.model
-        step = positions_at_once(model, ids)
-        return window_losses(
-            model, ids, step, lambda start, stop: self._chain.logits(ids, start, stop, output)
-        )
-
-
-@torch.no_grad()
-def watch_streamed(
-    streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
-    rows: Tensor,
-    accumulator: type[A],
-    begin: Callable[[], Callable[[Mapping[str, nn.Linear], dict[str, A]], object]],
-    batch: int | str = "auto",
-    progress: Progress | None = None,
-) -> None:
-    """As `calibration.watch`, handing over the sums of one block after the other.
-
-    Args:
-        begin: called when a pass begins, which is again where memory ran out; what it returns is
-            called with the layers of a block and their sums, as `watch` returns them.
-
-    Raises:
-        NsvdError: as `watch`, or the blocks cannot be run one by one.
-    """
-    dtype, blocks = next(streamed.model.parameters()).dtype, streamed.chain.blocks
-
-    def attempt(batches: Iterator[Tensor]) -> None:
-        keep = begin()
-        flow = Flow(streamed, batches, len(rows), dtype)
-        for index in range(len(blocks)):
-            inside = streamed.block_of(index, layers)
-            with streamed.block(index) as block:
-                watcher = InputWatcher(inside, [block], accumulator)
-                with watcher.watching():
-                    flow.push(index)
-            keep(inside, watcher.sums())
-            del watcher  # its sums end before those of the next block begin
-            if progress:
-                progress(index + 1, len(blocks))
-
-    device = streamed.device
-    in_batches(attempt, rows, batch, device, tokens=AUTO_TOKENS[device.type])
-
-
-def calibrate_streamed(
-    streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
-    samples: Tensor,
-    path: Path,
-    record: Mapping[str, Any],
-    batch: int | str = "auto",
-    progress: Progress | None = None,
-) -> None:
-    """As `calibration.calibrate`, into a file for `Calibration.load`, block by block.
-
-    Raises:
-        NsvdError: as `calibrate`, or the blocks cannot be run one by one.
-        OSError: the file cannot be written.
-    """
-    writer = StatisticsWriter(path, layers)
-    with writer:
-
-        def begin() -> Callable[[Mapping[str, nn.Linear], dict[str, GramAccumulator]], None]:
-            writer.restart()
-            return lambda inside, sums: writer.add(statistics_of(inside, sums))
-
-        watch_streamed(streamed, layers, samples, GramAccumulator, begin, batch, progress)
-        writer.finish(record)
-
-
-Compressed = Callable[[int], AbstractContextManager[object]]
-
-
-@torch.no_grad()
-def window_nll_streamed(
-    streamed: StreamedModel,
-    windows: Tensor,
-    dtype: torch.dtype,
-    compressed: Compressed,
-    batch: int | str = "auto",
-    progress: Progress | None = None,
-) -> list[float]:
-    """As `perplexity.window_nll`.
-
-    Args:
-        dtype: of the evaluation.
-        compressed: by number of the block, whose weights are there in the model's own dtype; inside
-            the block is as it is to be evaluated.
-
-    Raises:
-        NsvdError: the blocks cannot be run one by one, or what `compressed` raises.
-    """
-    blocks = streamed.chain.blocks
-
-    def attempt(batches: Iterator[Tensor]) -> list[float]:
-        flow = Flow(streamed, batches, len(windows), dtype)
-        for index in range(len(blocks)):
-            with streamed.block(index) as block, compressed(index):
-                to_dtype(block, dtype)
-                flow.push(index)
-            if progress:
-                progress(index + 1, len(blocks) + 1)
-        losses = flow.losses(windows, batch, dtype)
-        if progress:
-            progress(len(blocks) + 1, len(blocks) + 1)
-        return losses
-
-    device = streamed.device
-    return in_batches(attempt, windows, batch, device, tokens=AUTO_TOKENS[device.type])

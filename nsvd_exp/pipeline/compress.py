@@ -1,151 +1,150 @@
-"""Layers and their statistics to two-factor layers, and the table by layer."""
+"""Makes low-rank layers of Linears and the statistics of their inputs."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.bases import Bases
-from nsvd_exp.methods.base import Factors, Method, Statistics
-from nsvd_exp.methods.linalg import rank_for_ratio, relative_loss
-from nsvd_exp.methods.nested import Losses
+from nsvd_exp.methods import Allocation, Method
+from nsvd_exp.methods.base import Calibration, Factors, Statistics
+from nsvd_exp.methods.factorise import factorise
+from nsvd_exp.methods.linalg import Eigenbasis
+from nsvd_exp.methods.truncation import OutputBasis, directions
 from nsvd_exp.models.batches import each_layer
-from nsvd_exp.models.layers import LowRankLinear
+from nsvd_exp.models.storage import Storage
 from nsvd_exp.progress import Progress
 
 
-def ranks_for(layers: Mapping[str, nn.Linear], ratio: float) -> dict[str, int]:
-    """The rank of each layer at this ratio.
+class BasisProvider(Protocol):
+    """Where output bases come from when they are shared with other cells."""
+
+    def get(self, layer: str, W: Tensor, make: Callable[[], Eigenbasis]) -> OutputBasis:
+        """The basis of a layer with weight W (m, n); `make` gives its directions where need be."""
+
+
+def ranks_of(
+    layers: Mapping[str, nn.Linear], ratio: float, allocation: Allocation, storage: Storage
+) -> dict[str, int]:
+    """The rank of each layer when a fraction `ratio` of all their numbers is to be removed.
 
     Raises:
-        NsvdError: a rank below 1; the message names the layer.
+        NsvdError: a layer is left without a rank; the message names it.
     """
-    ranks = {}
-    for name, linear in layers.items():
-        try:
-            ranks[name] = rank_for_ratio(linear.out_features, linear.in_features, ratio)
-        except NsvdError as error:
-            raise NsvdError(f"{name}: {error}") from None
-    return ranks
+    shapes = {name: (linear.out_features, linear.in_features) for name, linear in layers.items()}
+    # The decimal number that was typed: 0.55 is 55/100, which no binary float is.
+    return allocation.ranks(shapes, 1 - Fraction(repr(float(ratio))), storage)
 
 
-def compress(
-    layers: Mapping[str, nn.Linear],
-    ranks: Mapping[str, int],
-    method: Method,
-    k1: float,
-    statistics: Mapping[str, Statistics] | None,
-    dtype: torch.dtype,
-    progress: Progress | None = None,
-    bases: Bases | None = None,
-) -> tuple[dict[str, LowRankLinear], list[dict[str, Any]]]:
-    """Factorise every layer; the model itself stays as it is.
+@dataclass(frozen=True)
+class Compressor:
+    """Makes low-rank layers, of all layers of a model or of some at a time.
 
-    Args:
-        statistics: by layer; None for a method that looks at no activations.
+    Attributes:
+        ranks: by layer.
+        calibration: None for a method that reads no activations.
+        storage: of the products.
         dtype: of the factors and biases. They are rounded to it once, from float64 or from what
             `bases` holds.
-        bases: shared with other cells; `solver=paper` has none.
-
-    Returns:
-        The two-factor layers by name, and a row a layer as in `results/README.md`.
-
-    Raises:
-        NsvdError: a layer's factors cannot be made or are not finite; the message names it.
+        solver: `basis` or `paper`.
+        bases: shared with other cells; None, or with `solver=paper`: every layer has its own.
+        at_once: how many layers are worked on at a time; None for as many as fit.
     """
 
-    def replacement(name: str, linear: nn.Linear) -> tuple[LowRankLinear, dict[str, Any]]:
-        work = _Layer(name, linear.weight.data, statistics)
+    method: Method
+    ranks: Mapping[str, int]
+    calibration: Calibration | None
+    storage: Storage
+    dtype: torch.dtype
+    solver: str = "basis"
+    bases: BasisProvider | None = None
+    at_once: int | None = None
+
+    def compress(
+        self, layers: Mapping[str, nn.Linear], progress: Progress | None = None
+    ) -> tuple[dict[str, nn.Module], list[dict[str, Any]]]:
+        """Factorise every layer; the model itself stays as it is.
+
+        Returns:
+            The low-rank layers by name, and a table with a row per layer (`docs/stored-files.md`).
+
+        Raises:
+            NsvdError: a layer's factors cannot be made or are not finite; the message names it.
+        """
+        self.method.require(self.calibration)
+        compressed: dict[str, nn.Module] = {}
+        table = []
+        replacements = each_layer(self._replacement, layers, self.at_once)
+        for name, (low_rank, row) in zip(layers, replacements, strict=True):
+            compressed[name] = low_rank
+            table.append(row)
+            if progress:
+                progress(len(table), len(layers))
+        return compressed, table
+
+    def _replacement(self, name: str, linear: nn.Linear) -> tuple[nn.Module, dict[str, Any]]:
+        W = linear.weight.data
         try:
-            factors = work.factorise(method, ranks[name], k1, bases)
+            factors = self._factorise(name, W)
         except NsvdError as error:
             raise NsvdError(f"{name}: {error}") from None
-        left, right = factors.left.to(dtype), factors.right.to(dtype)
+        left, right = factors.left.to(self.dtype), factors.right.to(self.dtype)
         if not (left.isfinite().all() and right.isfinite().all()):
-            raise NsvdError(f"{name}: its factors are not finite in {dtype}: try another dtype")
-        bias = None if linear.bias is None else linear.bias.data.to(dtype)
-        return LowRankLinear(left, right, bias), work.row(factors, method)
+            raise NsvdError(
+                f"{name}: its factors are not finite in {self.dtype}: try another dtype"
+            )
+        bias = None if linear.bias is None else linear.bias.data.to(self.dtype)
+        return self.storage.linear(left, right, bias), _row(name, W, factors)
 
-    compressed: dict[str, LowRankLinear] = {}
-    table = []
-    for name, (low_rank, row) in zip(layers, each_layer(replacement, layers), strict=True):
-        compressed[name] = low_rank
-        table.append(row)
-        if progress:
-            progress(len(table), len(layers))
-    return compressed, table
+    def _factorise(self, name: str, W: Tensor) -> Factors:
+        """The factors of W (m, n), in the basis that `bases` has or that is made for them."""
+        known, calibration = None, self.calibration
+        if calibration is not None:
+            # Read when it is first needed: a cell whose bases are at hand may not need it.
+            known = functools.cache(lambda: calibration.of(name).to(W.device, torch.float64))
+        if self.bases is None or self.solver == "paper":
+            statistics = None if known is None else known()
+            return factorise(self.method, W, self.ranks[name], statistics, self.solver)
+        basis = self.bases.get(name, W, lambda: self._directions(W, known))
+        return basis.truncate(self.method, self.ranks[name], known, W.device)
 
-
-class _Layer:
-    """One weight (m, n) and the statistics of its inputs, brought to float64 when they are needed:
-    a cell whose bases are at hand needs neither."""
-
-    def __init__(self, name: str, W: Tensor, statistics: Mapping[str, Statistics] | None) -> None:
-        self.name, self._W, self._statistics = name, W, statistics
-
-    @functools.cached_property
-    def W(self) -> Tensor:  # noqa: N802
-        return self._W.double()
-
-    @functools.cached_property
-    def known(self) -> Statistics | None:
-        if self._statistics is None:
-            return None
-        return self._statistics[self.name].to(self._W.device, torch.float64)
-
-    def factorise(self, method: Method, k: int, k1: float, bases: Bases | None) -> Factors:
-        """The factors, in the basis that `bases` has or that is made for them."""
-        if bases is None or method.solver == "paper":
-            return method.factorise(self.W, k, k1, self.known)
-        basis = bases.get(self.name, self._W, lambda: method.directions(self.W, self.known))
-        known = None if self._statistics is None else lambda: cast(Statistics, self.known)
-        metrics = method.metrics(known, bases.group.calibration)
-        return method.truncate(basis, k, k1, metrics, self._W.device)
-
-    def row(self, factors: Factors, method: Method) -> dict[str, Any]:
-        """The row of the table."""
-        losses = factors.losses or self._losses(factors.left @ factors.right, method)
-        return {
-            "name": self.name,
-            "m": self._W.shape[0],
-            "n": self._W.shape[1],
-            "k": factors.k1 + factors.k2,
-            "k1": factors.k1,
-            "activation_loss": losses.activation,
-            "weight_loss": losses.weight,
-            "discarded_energy": losses.own**2,
-            "seen": factors.seen,
-            "shift": factors.shift,
-        }
-
-    def _losses(self, approximation: Tensor, method: Method) -> Losses:
-        """By their definitions, for factors that come from no basis."""
-        gram = None if self.known is None else self.known.gram
-        weight = relative_loss(self.W, approximation)
-        activation = None if gram is None else relative_loss(self.W, approximation, gram)
-        M = method.metric(self.known)
-        if M is None:
-            own = weight
-        elif M is gram and activation is not None:
-            own = activation
-        else:
-            own = relative_loss(self.W, approximation, M)
-        return Losses(weight, own, activation)
+    def _directions(self, W: Tensor, known: Callable[[], Statistics] | None) -> Eigenbasis:
+        return directions(W.double(), self.method, None if known is None else known())
 
 
-def achieved_ratio(table: list[dict[str, Any]], dense_parameters: int) -> dict[str, float]:
+def _row(name: str, W: Tensor, factors: Factors) -> dict[str, Any]:
+    """The row of the table for one layer with weight W (m, n)."""
+    losses = factors.losses
+    return {
+        "name": name,
+        "m": W.shape[0],
+        "n": W.shape[1],
+        "k": factors.k1 + factors.k2,
+        "k1": factors.k1,
+        "activation_loss": losses.activation,
+        "weight_loss": losses.weight,
+        "discarded_energy": losses.own**2,
+        "seen": factors.seen,
+        "shift": factors.shift,
+    }
+
+
+def achieved_ratio(
+    table: Sequence[Mapping[str, Any]], storage: Storage, dense_parameters: int
+) -> dict[str, float]:
     """Fraction of parameters removed: of the compressed weights, and of the whole model.
 
     Args:
-        table: as `compress` returns it.
+        table: as `Compressor.compress` returns it.
         dense_parameters: parameters of the dense model.
     """
-    kept = sum(row["k"] * (row["m"] + row["n"]) for row in table)
+    kept = sum(storage.numbers(row["m"], row["n"], row["k"]) for row in table)
     weights = sum(row["m"] * row["n"] for row in table)
     return {
         "layers": 1 - kept / weights,

@@ -4,76 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nsvd_exp.errors import NsvdError, OutOfMemoryError
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.models.batches import STREAMED_TOKENS, fitting_tokens, in_batches
 from nsvd_exp.models.blocks import BlockChain, chooses_positions, logits_at
-from nsvd_exp.models.memory import FREE_PART, free_bytes, is_out_of_memory, token_bytes
+from nsvd_exp.models.hidden_states import HiddenStates
+from nsvd_exp.models.loading import to_dtype
+from nsvd_exp.models.streamed import Flow, StreamedModel
 from nsvd_exp.progress import Progress
 
-T = TypeVar("T")
-
-# Tokens of the first batch that `auto` tries: enough to fill a GPU, little enough for a laptop.
-AUTO_TOKENS = {"cpu": 4096, "cuda": 65536}
 # Logits at once: 64 MB in float32 on a CPU, 512 MB on a GPU, where products should be large.
 LOGITS = {"cpu": 2**24, "cuda": 2**27}
-
-
-def in_batches(
-    work: Callable[[Iterator[Tensor]], T],
-    rows: Tensor,
-    batch: int | str,
-    device: torch.device,
-    progress: Progress | None = None,
-    tokens: int | None = None,
-) -> T:
-    """Run `work` over the batches of `rows` (rows, length), on `device`.
-
-    With `batch` = `auto`, a run that ends for want of memory is started again from the beginning
-    with half the batch, down to 1.
-
-    Args:
-        tokens: of the first batch that `auto` tries, if it is not to be AUTO_TOKENS.
-
-    Raises:
-        OutOfMemoryError: one row, or `batch` of them, are too many.
-    """
-    auto = batch == "auto"
-    tokens = tokens or AUTO_TOKENS[device.type]
-    size = max(1, tokens // rows.shape[1]) if auto else int(batch)
-    # From pinned memory a GPU copies while it computes.
-    source = rows.pin_memory() if device.type == "cuda" else rows
-
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, len(rows), size):
-            yield source[start : start + size].to(device, non_blocking=True)
-            if progress:
-                progress(min(start + size, len(rows)), len(rows))
-
-    while True:
-        try:
-            return work(batches())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if not auto or size == 1:
-                raise OutOfMemoryError(
-                    f"{device} has too little memory for {size} windows of {rows.shape[1]} tokens"
-                ) from None
-        torch.cuda.empty_cache()
-        size = max(1, min(size, len(rows)) // 2)
-
-
-def fitting_tokens(model: nn.Module, device: torch.device) -> int:
-    """Tokens of a batch that a GPU's free memory should have room for; a CPU's does not count."""
-    limit = AUTO_TOKENS[device.type]
-    if device.type == "cpu":
-        return limit
-    return min(limit, int(FREE_PART * free_bytes(device) / token_bytes(model)))
 
 
 @torch.no_grad()
@@ -82,6 +29,7 @@ def window_nll(
     windows: Tensor,
     batch: int | str = "auto",
     progress: Progress | None = None,
+    logits: int | None = None,
 ) -> list[float]:
     """The negative log-likelihood of each window: the sum over its length - 1 predicted tokens.
 
@@ -90,9 +38,10 @@ def window_nll(
     Args:
         model: a causal language model in eval mode, `model(input_ids=).logits`.
         windows: (windows, length) token ids.
+        logits: how many to hold at once, but no fewer than one position's; None for LOGITS.
 
     Returns:
-        nats, one number a window, summed in float64 over log-probabilities taken in float32.
+        nats, one number for each window, summed in float64 over log-probabilities taken in float32.
 
     Raises:
         NsvdError: a loss is NaN or Inf; the message names the window.
@@ -101,14 +50,87 @@ def window_nll(
 
     def score(batches: Iterator[Tensor]) -> list[float]:
         # Read once, at the end: a GPU is not waited for in between.
-        return torch.cat([_losses(model, ids) for ids in batches]).tolist()
+        return torch.cat([_losses(model, ids, logits) for ids in batches]).tolist()
 
     tokens = fitting_tokens(model, device) if batch == "auto" else None
     return finite(in_batches(score, windows, batch, device, progress, tokens))
 
 
+Compressed = Callable[[int], AbstractContextManager[object]]
+
+
+@torch.no_grad()
+def window_nll_streamed(
+    streamed: StreamedModel,
+    windows: Tensor,
+    dtype: torch.dtype,
+    compressed: Compressed,
+    batch: int | str = "auto",
+    progress: Progress | None = None,
+) -> list[float]:
+    """As `window_nll`, of a model of which one block at a time is in memory.
+
+    Args:
+        dtype: of the evaluation.
+        compressed: makes a context from the number of a block, whose weights are there in the
+            model's own dtype. Inside it the block is what is to be evaluated.
+
+    Raises:
+        NsvdError: the blocks cannot be run one by one, or what `compressed` raises.
+    """
+    blocks = streamed.chain.blocks
+
+    def attempt(batches: Iterator[Tensor]) -> list[float]:
+        flow = Flow(streamed, batches, len(windows), dtype)
+        for index in range(len(blocks)):
+            with streamed.block(index) as block, compressed(index):
+                to_dtype(block, dtype)
+                flow.push(index)
+            if progress:
+                progress(index + 1, len(blocks) + 1)
+        losses = _streamed_losses(streamed, flow.states, windows, batch, dtype)
+        if progress:
+            progress(len(blocks) + 1, len(blocks) + 1)
+        return losses
+
+    device = streamed.device
+    return in_batches(attempt, windows, batch, device, tokens=STREAMED_TOKENS[device.type])
+
+
+def _streamed_losses(
+    streamed: StreamedModel,
+    states: HiddenStates,
+    ids: Tensor,
+    batch: int | str,
+    dtype: torch.dtype,
+) -> list[float]:
+    """The loss in nats of each row of ids (rows, length), whose hidden states have left the last
+    block."""
+    chain, device = streamed.chain, streamed.device
+
+    def losses_of(part: Tensor, output: Any) -> Tensor:
+        step = positions_at_once(chain.model, part)
+        return window_losses(
+            chain.model, part, step, lambda start, stop: chain.logits(part, start, stop, output)
+        )
+
+    def score(batches: Iterator[Tensor]) -> list[float]:
+        losses: list[Tensor] = []
+        stop = 0
+        for part in batches:
+            start, stop = stop, stop + len(part)
+            output = chain.output_of(states.get(start, stop))
+            if not losses:
+                chain.refuse_unless_last(part, output)
+            losses.append(losses_of(part, output))
+        return torch.cat(losses).tolist()
+
+    with streamed.rest(dtype):
+        return in_batches(score, ids, batch, device, tokens=STREAMED_TOKENS[device.type])
+
+
 def finite(nll: list[float]) -> list[float]:
-    """The same.
+    """Returns nll; raises if a loss is not finite.
 
     Raises:
         NsvdError: a loss is NaN or Inf; the message names the window.
@@ -119,19 +141,18 @@ def finite(nll: list[float]) -> list[float]:
     return nll
 
 
-def _losses(model: nn.Module, ids: Tensor) -> Tensor:
+def _losses(model: nn.Module, ids: Tensor, at_once: int | None) -> Tensor:
     """nats (rows,) of ids (rows, length).
 
     Where one chunk of logits does not hold all positions, the others come from the kept output of
     the last block, by the model's own forward; unless the logits need more than that.
     """
-    last, step = ids.shape[1] - 1, positions_at_once(model, ids)
+    last, step = ids.shape[1] - 1, positions_at_once(model, ids, at_once)
     if step < last and chooses_positions(model):
         chain = BlockChain(model)
         with chain.keeping() as kept:
             first = logits_at(model, ids, 0, step)
-        again = chain.logits(ids, step - 1, step, kept[-1])
-        if torch.allclose(again, first[:, -1:], rtol=1e-2, atol=1e-2, equal_nan=True):
+        if chain.ends_with_last_block(ids, kept[-1]):
             return summed_losses(
                 ids, step, lambda a, b: first if a == 0 else chain.logits(ids, a, b, kept[-1])
             )
@@ -150,10 +171,14 @@ def window_losses(
     return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
 
 
-def positions_at_once(model: nn.Module, ids: Tensor) -> int:
-    """How many positions of all rows of ids (rows, length) have their logits in one chunk."""
+def positions_at_once(model: nn.Module, ids: Tensor, logits: int | None = None) -> int:
+    """How many positions of all rows of ids (rows, length) have their logits in one chunk.
+
+    Args:
+        logits: of a chunk; None for LOGITS.
+    """
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    return max(1, LOGITS[ids.device.type] // (len(ids) * vocabulary))
+    return max(1, (logits or LOGITS[ids.device.type]) // (len(ids) * vocabulary))
 
 
 def summed_losses(ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]) -> Tensor:

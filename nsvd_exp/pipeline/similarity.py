@@ -8,13 +8,13 @@ Gram matrix X Xᵀ, flattened. A cosine does not see a factor, so p cancels in e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
-from nsvd_exp.methods.base import Means, Statistics
-from nsvd_exp.pipeline.calibrate import MeanAccumulator
+from nsvd_exp.methods.base import Calibration, Means, Statistics
+from nsvd_exp.pipeline.inputs import MeanAccumulator, Sums
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:
@@ -44,28 +44,21 @@ def compare(calibration: Statistics, evaluation: Means) -> dict[str, float | Non
 
 
 def compare_layers(
-    calibration: Mapping[str, Statistics], evaluation: Mapping[str, MeanAccumulator]
+    layers: Iterable[str], calibration: Calibration, evaluation: Sums[MeanAccumulator]
 ) -> list[dict[str, Any]]:
-    """A row a layer of `calibration`: `name`, `n` and the similarities of its inputs.
+    """One row per layer: `name`, `n` and the similarities of its inputs.
 
     A layer that saw no token of the evaluation has no similarity: None by each statistic.
     """
     rows = []
-    compared: dict[int, dict[str, float | None]] = {}  # layers with the same input share their sums
-    for name, statistics in calibration.items():
-        sums = evaluation.get(name)
-        if sums is None:
-            values: dict[str, float | None] = {"mean": None, "abs_mean": None, "gram": None}
-        elif id(sums) in compared:
-            values = compared[id(sums)]
-        else:
-            values = compared[id(sums)] = compare(statistics, sums.statistics())
+    compared: dict[tuple[str, str], dict[str, float | None]] = {}  # by both inputs
+    for name in layers:
+        statistics, read = calibration.of(name), evaluation.reads.get(name)
+        values: dict[str, float | None] = {"mean": None, "abs_mean": None, "gram": None}
+        if read is not None:
+            pair = calibration.reads[name], read
+            if pair not in compared:
+                compared[pair] = compare(statistics, evaluation.inputs[read].statistics())
+            values = compared[pair]
         rows.append({"name": name, "n": len(statistics.mean), **values})
     return rows
-
-
-def gram_bytes(calibration: Mapping[str, Statistics]) -> int:
-    """Bytes of all Gram matrices that a pass over these layers adds up; shared ones count once."""
-    held = list(calibration.values())  # an address is not used again meanwhile
-    distinct = {id(s): s.gram.nbytes for s in held}
-    return sum(distinct.values())

@@ -1,4 +1,4 @@
-"""`python -m nsvd_exp.report`: the paper's tables and figure from a `results_dir`."""
+"""`python -m nsvd_exp.report`: the paper's tables and figures from a `results_dir`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nsvd_exp.cli import terminal as display
 from nsvd_exp.errors import NsvdError, unknown_name
-
-if TYPE_CHECKING:
-    from nsvd_exp.report.make import Report
+from nsvd_exp.report.model.comparison import compare
+from nsvd_exp.report.model.report import TABLES, Report, contents_of, gather
+from nsvd_exp.report.render import terminal
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m nsvd_exp.report",
-        description="The paper's tables and figure, beside the paper's own numbers, from what is "
-        "stored. Writes RESULTS_DIR/report/index.html and a file a table and format.",
-        epilog="Exit status: 0 all done, 1 something asked for could not be, 2 nothing could.",
+        description="Shows the stored results as the paper's tables and figures, beside the "
+        "paper's own numbers. Writes RESULTS_DIR/report/index.html, and one file per table and "
+        "format.",
+        epilog="Exit status: 0 if all was made, 1 if a part could not be made, 2 if nothing could.",
     )
     add = parser.add_argument
     add("results_dir", nargs="?", default="results", metavar="RESULTS_DIR", help="[results]")
-    add("--model", metavar="TITLE", help="one model alone, by its title in the tables")
-    add("--tables", metavar="1,3", help="which of Tables 1 to 6; 2 is Figure 1 too [all]")
+    add("--model", metavar="TITLE", help="show this model only, by its title in the tables")
+    add("--tables", metavar="1,3", help="which of Tables 1 to 6; 2 includes Figure 1 [all]")
     add("--format", metavar="md,tex", help="which of md, tex, csv, html [all]")
-    add("--out", metavar="FOLDER", help="[RESULTS_DIR/report]")
-    add("--compare", metavar="OTHER", help="another results_dir: show what differs from it")
+    add("--out", metavar="FOLDER", help="where to write [RESULTS_DIR/report]")
+    add("--compare", metavar="OTHER", help="show how RESULTS_DIR differs from this other one")
     add(
         "--wandb",
         nargs="?",
@@ -38,42 +37,38 @@ def parser() -> argparse.ArgumentParser:
         choices=("online", "offline"),
         help="also log the report to Weights & Biases [online]",
     )
-    add("--project", default="nsvd_exp", help="of Weights & Biases [nsvd_exp]")
-    add("--entity", help="of Weights & Biases: user or team [the account's default]")
+    add("--project", default="nsvd_exp", help="project of Weights & Biases [nsvd_exp]")
+    add("--entity", help="user or team of Weights & Biases [the account's default]")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line; returns the exit status."""
     options = parser().parse_args(arguments)
     complaints: list[str] = []
     try:
         complaints += _run(options)
     except NsvdError as error:
-        _complain(str(error))
+        terminal.complain(f"error: {error}")
         return 2
     for complaint in complaints:
-        _complain(complaint)
+        terminal.complain(f"error: {complaint}")
     return 1 if complaints else 0
 
 
-def _complain(message: str) -> None:
-    display.stderr().print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
-
-
 def _run(options: argparse.Namespace) -> list[str]:
-    """Make what is asked for; one message for each thing that could not be made."""
+    """Make what is asked for; returns a message for each thing that could not be made."""
     # pandas and matplotlib take a second: not for --help, nor for a mistyped option.
     from nsvd_exp.report import make
 
-    numbers, complaints = _chosen("table", options.tables, [str(n) for n in make.TABLES])
+    numbers, complaints = _chosen("table", options.tables, [str(n) for n in TABLES])
     formats, unknown = _chosen("format", options.format, list(make.FORMATS))
     complaints += unknown
     if not numbers or not formats:
         raise NsvdError("\n".join(complaints))
     if options.wandb and "html" not in formats:
         raise NsvdError("--wandb logs the page too: leave out --format, or name html in it")
-    report = make.gather(options.results_dir, [int(n) for n in numbers], options.model)
+    report = gather(options.results_dir, [int(n) for n in numbers], options.model)
     out = Path(options.out or Path(options.results_dir) / "report")
     written = make.write(report, out, formats)
     if options.compare:
@@ -87,7 +82,7 @@ def _run(options: argparse.Namespace) -> list[str]:
 
 
 def _chosen(kind: str, asked: str | None, known: list[str]) -> tuple[list[str], list[str]]:
-    """The names asked for that there are, and a message for each that there is not."""
+    """The known names among those asked for, and a message for each unknown one."""
     if asked is None:
         return known, []
     names = [name.strip() for name in asked.split(",")]
@@ -96,12 +91,12 @@ def _chosen(kind: str, asked: str | None, known: list[str]) -> tuple[list[str], 
 
 
 def _compare(options: argparse.Namespace, out: Path) -> list[Path]:
-    from nsvd_exp.report import compare, make
+    from nsvd_exp.report.make import write_comparison
 
-    here, there = (make.contents_of(folder) for folder in (options.results_dir, options.compare))
-    comparison = compare.compare(here, there, options.model)
-    display.show(compare.table(comparison))
-    return make.write_comparison(comparison, out)
+    here, there = (contents_of(folder) for folder in (options.results_dir, options.compare))
+    comparison = compare(here, there, options.model)
+    terminal.show(terminal.comparison_table(comparison))
+    return write_comparison(comparison, out)
 
 
 def _say(report: Report, out: Path, files: int, formats: Sequence[str]) -> None:

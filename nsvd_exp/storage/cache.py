@@ -1,45 +1,42 @@
 """`cache_dir`: what is kept between processes, within a size, and never removed while in use.
 
     cache_dir/.lock                         held for a moment by who looks through the folder
-    cache_dir/in_use/<host>-<pid>-*.lock    held by a process as long as it lives, and beside it
+    cache_dir/in_use/<host>-<pid>-*.lock    held by a `Cache` as long as it lives, and beside it
                             .json           which entries it uses
     cache_dir/<kind>/<key>.json             what an entry is of; its time is that of its last use
-    cache_dir/<kind>/<key>*                 its files
+    cache_dir/<kind>/<key>*                 its files and folders
 
-An entry is in use from `use` until its process uses another of the same kind, or ends. Who removes
-looks at the living processes under `.lock`, which `use` takes too: an entry is either seen to be in
-use, or gone before anybody looks for it. Imports no torch.
+An entry is in use from `Cache.use` until the same `Cache` uses another of its kind, or ends. Who
+removes entries looks at the living processes under `.lock`, which `use` takes too: an entry is
+either seen to be in use, or gone before anybody looks for it. Imports no torch.
 """
 
 from __future__ import annotations
 
-import atexit
 import errno
-import functools
 import json
 import logging
 import os
 import shutil
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from safetensors import SafetensorError
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.files import held_by_another, hold, hold_until_exit, whoami
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.storage.files import held_by_another, hold, take, whoami, write_text
 
 log = logging.getLogger(__name__)
 
 STATISTICS, BASES = "calibration", "bases"
 KINDS = (STATISTICS, BASES)
-# What `cache.keep` keeps.
+# What each value of `cache.keep` keeps.
 KEPT: dict[str, tuple[str, ...]] = {"none": (), "statistics": (STATISTICS,), "bases": KINDS}
 
 # safetensors reports a full disk as an error of its own.
@@ -52,10 +49,10 @@ class Entry:
     """One thing that is kept.
 
     Attributes:
-        about: `model`, `dtype`, `calibration`, `metric`, as far as it has them; empty where no note
-            of it is left.
-        bytes: of all its files.
-        used: when it was used last, in seconds since 1970.
+        about: `model`, `dtype`, `calibration`, `metric`, as far as the entry has them; empty where
+            its note is gone.
+        bytes: the size of all its files.
+        used: when it was last used, in seconds since 1970.
         users: the living processes that use it, as `process PID on HOST`.
     """
 
@@ -68,13 +65,17 @@ class Entry:
 
 
 class Cache:
-    """A `cache_dir`, as one setting of `cache.keep` and `cache.limit_gb` sees it.
+    """A `cache_dir` as this process uses it.
+
+    All work of a process under the same settings shares one object: it warns of the same thing
+    once, and what it uses is protected as long as it lives. Threads may share it. In a forked
+    process it protects what that process uses, and leaves alone what its parent does.
 
     Args:
         folder: made when something is to be kept.
         keep: `none`, `statistics` or `bases`.
-        limit: bytes that all entries may take together; None: any. A process looks again at what
-            the others have added once it has added a fiftieth of it.
+        limit: bytes that all entries may take together; None for no limit. A process looks again at
+            what others have added once it has added a fiftieth of the limit itself.
     """
 
     def __init__(self, folder: Path, keep: str = "bases", limit: int | None = None) -> None:
@@ -83,13 +84,15 @@ class Cache:
         self._room = 0  # bytes that can be written before the folder is looked at again
         self._counting = threading.Lock()  # of the room: threads may write at once
         self._said: set[str] = set()
+        # By process: a forked one has a copy of its parent's pin, but not its lock.
+        self._pins: dict[int, _Pin] = {}
 
     def keeps(self, kind: str) -> bool:
         """Whether entries of this kind are kept."""
         return kind in self._kinds
 
     def use(self, kind: str, key: str, about: dict[str, str]) -> None:
-        """From now on this process uses this entry, and no longer the last one of its kind.
+        """From now on this entry is in use, and no longer the last one of its kind.
 
         Raises:
             NsvdError: the folder cannot be written to.
@@ -97,23 +100,25 @@ class Cache:
         try:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
             with self._alone():
-                _pin_of(self.folder).use(kind, key)
+                self._pin().use(kind, key)
                 note = self._note(kind, key)
                 if not note.exists():
-                    text = json.dumps(about, ensure_ascii=False)
-                    write_atomically(note, lambda path: path.write_text(text, encoding="utf-8"))
+                    write_text(note, json.dumps(about, ensure_ascii=False))
                 os.utime(note)
         except OSError as error:
             if error.errno not in FULL:
                 raise NsvdError(f"cache_dir={self.folder} cannot be written to: {error}") from None
             self.say(f"the disk of cache_dir={self.folder} is full: what is used is not protected")
 
-    def write(self, kind: str, path: Path, size: int, write: Callable[[Path], object]) -> bool:
-        """Keep a file of an entry in use, if there is room for it; said once a kind if not.
+    def write(self, kind: str, size: int, write: Callable[[], object]) -> bool:
+        """Write something of an entry in use, if there is room for it; warns if there is not.
 
         Args:
             size: about how many bytes it will take.
-            write: fills the file it is given.
+            write: writes it, under `folder`.
+
+        Returns:
+            Whether it was written to its end.
         """
         try:
             if not self._has_room(size):
@@ -122,27 +127,31 @@ class Cache:
                     f"within cache.limit_gb={(self.limit or 0) / 1e9:g}"
                 )
                 return False
-            write_atomically(path, write)
+            write()
         except CANNOT_WRITE as error:
             self.say(f"{kind} cannot be kept in {self.folder}: {error}")
             return False
         return True
 
     def say(self, message: str) -> None:
-        """Warn, of the same thing once a process."""
+        """Warn, once of the same thing."""
         if message not in self._said:
             self._said.add(message)
             log.warning("%s", message)
 
     def entries(self) -> list[Entry]:
-        """All that is kept, least recently used first. Removes what dead processes left behind."""
+        """All that is kept, least recently used first. Tidies up after dead processes."""
         if not self.folder.is_dir():
             return []
         with self._alone():
             return self._entries()
 
     def remove(self, wanted: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
-        """Remove the wanted entries: those that are gone, and those that are in use and stay."""
+        """Remove the wanted entries that are not in use.
+
+        Returns:
+            The entries that are gone, and the wanted ones that are in use and stay.
+        """
         if not self.folder.is_dir():
             return [], []
         with self._alone():
@@ -162,7 +171,7 @@ class Cache:
             return self._room >= 0
 
     def _make_room(self, size: int, limit: int) -> int:
-        """Remove what was not used for longest until `size` more fits; the room there is then."""
+        """Remove entries, least recently used first, until `size` more fits; the room then."""
         with self._alone():
             entries = self._entries()
             total = sum(entry.bytes for entry in entries)
@@ -205,15 +214,16 @@ class Cache:
     def _note(self, kind: str, key: str) -> Path:
         return self.folder / kind / f"{key}.json"
 
-
-@functools.lru_cache
-def cache_at(folder: Path, keep: str, limit_gb: float | None) -> Cache:
-    """The one `Cache` of these settings in this process, so that it warns once."""
-    return Cache(folder, keep, None if limit_gb is None else int(limit_gb * 1e9))
+    def _pin(self) -> _Pin:
+        pid = os.getpid()
+        if pid not in self._pins:
+            pin = self._pins[pid] = _Pin(self.folder)
+            weakref.finalize(self, pin.release)  # with this object, or at the end of the process
+        return self._pins[pid]
 
 
 class _Pin:
-    """Which entries this process uses, for other processes to see as long as it lives."""
+    """Which entries are in use here, for other processes to see."""
 
     def __init__(self, folder: Path) -> None:
         who = whoami()
@@ -223,8 +233,7 @@ class _Pin:
         self._used: dict[str, str] = {}
         self._pid = os.getpid()
         self._who = f"process {who['pid']} on {who['host']}"
-        self._lock: FileLock = hold_until_exit(self._note.with_suffix(".lock"))
-        atexit.register(self.release)
+        self._lock = take(self._note.with_suffix(".lock"))
 
     def use(self, kind: str, key: str) -> None:
         """Note the entry in place of the last one of its kind; called under `.lock`."""
@@ -234,7 +243,7 @@ class _Pin:
             self._used = used
 
     def release(self) -> None:
-        """Use nothing any more."""
+        """Nothing is in use here any more."""
         if os.getpid() != self._pid:  # a forked process ends: the pin is its parent's
             return
         self._note.unlink(missing_ok=True)
@@ -242,18 +251,8 @@ class _Pin:
         self._lock.release()
 
 
-_pins: dict[tuple[int, Path], _Pin] = {}
-
-
-def _pin_of(folder: Path) -> _Pin:
-    key = (os.getpid(), folder)  # a forked process has its parent's list, and not its locks
-    if key not in _pins:
-        _pins[key] = _Pin(folder)
-    return _pins[key]
-
-
 def _users(folder: Path) -> list[tuple[str, dict[str, str]]]:
-    """The living processes and the entries they use, by kind; tidies up after the dead."""
+    """The living processes, each with the entries it uses, by kind; tidies up after the dead."""
     users = []
     for lock in (folder / "in_use").glob("*.lock"):
         note = lock.with_suffix(".json")
@@ -267,7 +266,7 @@ def _users(folder: Path) -> list[tuple[str, dict[str, str]]]:
 
 
 def _key_of(path: Path) -> str:
-    """The key that the name of a file of an entry begins with; temporary files begin with a dot."""
+    """The key that a file's name begins with, after the dot that temporary files begin with."""
     return path.name.lstrip(".").partition(".")[0]
 
 
@@ -276,7 +275,7 @@ def _iterdir(folder: Path) -> Iterator[Path]:
 
 
 def _status(path: Path) -> tuple[int, float]:
-    """Bytes of a file, or of all in a folder, and the time of the last change."""
+    """The bytes of a file, or of all files in a folder, and the time of the last change."""
     size, changed = 0, 0.0
     for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
         with suppress(FileNotFoundError):  # a temporary file that was renamed meanwhile

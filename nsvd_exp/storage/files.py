@@ -1,52 +1,95 @@
-"""One process at a time, across processes and across machines that share a file system.
+"""Files that several processes share: locks, files written as a whole, checksums, scratch folders.
 
-`FileLock` takes `flock`, which the kernel releases when the process that holds it dies, however it
-dies. Over NFS, Linux (since 2.6.12) turns `flock` into a byte-range lock on the server, so it holds
-between machines too; when a whole machine dies, the server frees its locks at the end of their
-lease (NFS 4, about a minute and a half) or when it is up again (NFS 3). It does not hold on a mount
-with `nolock` or `local_lock=flock`, and a file system without `flock` (Lustre unless mounted with
-`-o flock`) is refused. Lock files stay where they are: to remove one in use would let two in.
+Locks hold across processes, and across machines that share a file system. `FileLock` takes `flock`,
+which the kernel releases when the process that holds it dies, however it dies. Over NFS, Linux
+(since 2.6.12) turns `flock` into a byte-range lock on the server, so it holds between machines too;
+when a whole machine dies, the server frees its locks at the end of their lease (NFS 4, about a
+minute and a half) or when it is up again (NFS 3). It does not hold on a mount with `nolock` or
+`local_lock=flock`, and a file system without `flock` (Lustre unless mounted with `-o flock`) is
+refused. Lock files stay where they are: to remove one in use would let two processes in.
+
+Imports no torch.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from nsvd_exp.errors import NsvdError
+
+NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+class DamagedError(Exception):
+    """A file that this program keeps for itself is missing, damaged or of another version.
+
+    What it held can be made again.
+    """
+
+
+def checksum(parts: Iterable[bytes | memoryview]) -> int:
+    """CRC-32 of the bytes of all parts, one after the other."""
+    found = 0
+    for part in parts:
+        found = zlib.crc32(part, found)
+    return found
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)  # those of mkstemp are private; a store is shared
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file by this text, in UTF-8 and as a whole."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
 def hold(path: Path, title: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock file `path` alone.
 
-    Beside it stands a note of who holds it, for those who wait; it decides nothing, so that a note
-    whose writer has died blocks nobody.
+    Beside it stands a note of who holds it, for those who wait. It decides nothing, so a note whose
+    writer has died blocks nobody.
 
     Args:
-        title: what the holder is at, for those who wait.
-        on_wait: told once if another process holds it, which one, since when and at what.
+        title: what the holder does, for those who wait.
+        on_wait: called once if another process holds the lock, with a message that says which one,
+            since when and what it does.
 
     Raises:
         NsvdError: the file system has no locks.
     """
-    lock = FileLock(path)
     note = path.with_name(f"{path.name}.owner")
     try:
-        _acquire(lock, timeout=0)
+        lock = take(path)
     except Timeout:
         on_wait(f"waiting for {_holder(note, title)}")
-        _acquire(lock)
+        lock = take(path, timeout=-1)
     try:
         with suppress(OSError):  # on a full disk there is no note, and still a lock
             note.write_text(json.dumps(whoami() | {"title": title}), encoding="utf-8")
@@ -59,56 +102,63 @@ def hold(path: Path, title: str, on_wait: Callable[[str], None]) -> Iterator[Non
 
 def held_by_another(path: Path) -> bool:
     """Whether a living process holds the lock file `path`; leaves it as it is."""
-    lock = FileLock(path)
     try:
-        _acquire(lock, timeout=0)
+        take(path).release()
     except Timeout:
         return True
-    lock.release()
     return False
 
 
-def hold_until_exit(path: Path) -> FileLock:
-    """Take a lock file that is nobody else's, until it is released or this process dies."""
-    lock = FileLock(path)
-    _acquire(lock, timeout=0)
+def take(path: Path, timeout: float = 0) -> FileLock:
+    """Take the lock file `path`, until it is released, or its object or this process ends.
+
+    Args:
+        timeout: seconds to wait for it; -1 waits as long as it takes.
+
+    Raises:
+        Timeout: another process holds it.
+        NsvdError: the file system has no locks.
+    """
+    # A lock that only consists in the file being there would outlive the death of its holder.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=timeout)
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
+        raise NsvdError(
+            f"the file system of {path} has no flock: mount it with flock, or put results_dir and "
+            "cache_dir elsewhere"
+        ) from None
     return lock
 
 
 class ScratchFolder:
-    """A folder that goes with this object; or, once its process is dead, with the next such object.
+    """A folder that is removed with this object; if the process is killed, by the next such object.
 
     Args:
-        parent: where it stands.
-        prefix: of its name, and of those whose process is dead.
+        parent: the folder it is made in.
+        prefix: of its name, and of the names of those whose process is dead.
 
     Attributes:
-        path: of the folder.
+        path: the folder.
     """
 
     def __init__(self, parent: Path, prefix: str) -> None:
         for lock in parent.glob(f"{prefix}*/.lock"):
             if not held_by_another(lock):
                 shutil.rmtree(lock.parent, ignore_errors=True)
-        self._folder = TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(
+            dir=parent, prefix=prefix, ignore_cleanup_errors=True
+        )
         self.path = Path(self._folder.name)
-        self._lock = hold_until_exit(self.path / ".lock")
+        self._lock = take(self.path / ".lock")
 
 
 def whoami() -> dict[str, Any]:
-    """This process, and the time (UTC), as a note says them."""
+    """This process and the time (UTC): `host`, `pid`, `since`."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
-
-
-def _acquire(lock: FileLock, timeout: float | None = None) -> None:
-    lock.acquire(timeout=timeout)
-    if isinstance(lock, SoftFileLock):  # what it falls back to is not released by a death
-        lock.release()
-        raise NsvdError(
-            f"the file system of {lock.lock_file} has no flock: mount it with flock, or put "
-            "results_dir and cache_dir elsewhere"
-        )
 
 
 def _holder(note: Path, title: str) -> str:

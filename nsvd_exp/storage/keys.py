@@ -1,4 +1,4 @@
-"""Keys: the same content has the same key on every machine, and nothing ambiguous has one."""
+"""Keys: the same content has the same key on every machine; ambiguous content has none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from nsvd_exp.errors import NsvdError
 
-# What of a model folder can change a number: weights, configuration, tokenizer, code.
+# Files of a model folder that can change a result: weights, configuration, tokenizer, code.
 MODEL_FILE_SUFFIXES = (
     ".safetensors",
     ".bin",
@@ -52,7 +52,7 @@ def _refuse_ambiguous(value: Any) -> None:
 
 
 def decimal_text(value: float) -> str:
-    """The number a user typed, exactly and in one form: 0.30 and 3e-1 are both '0.3'."""
+    """The number that a user typed, exactly and in one form: 0.30 and 3e-1 are both '0.3'."""
     return format(Decimal(repr(value)).normalize(), "f")
 
 
@@ -70,7 +70,7 @@ def token_digest(ids: Iterable[int]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes. Read once a process while size and time of change stay."""
+    """SHA-256 of a file's bytes. Read again only if its size or time has changed."""
     status = path.stat()
     return _file_digest(path, status.st_size, status.st_mtime_ns)
 
@@ -82,9 +82,9 @@ def _file_digest(path: Path, size: int, modified_ns: int) -> str:
 
 
 def model_folder_digest(folder: Path) -> str:
-    """SHA-256 over names and contents of the files in `folder` that can change a number.
+    """SHA-256 over names and contents of the files in `folder` that can change a result.
 
-    The folder's own name and place are not part of it, so a copy has the same key.
+    The folder's own name and place are not part of it, so a copy has the same digest.
 
     Raises:
         NsvdError: the folder holds no such file.

@@ -1,16 +1,14 @@
-"""Results on disk: one folder a cell or similarity record, one `result.json` in it.
+"""Results on disk: one folder for each cell or similarity record, with its `result.json`.
 
-A cell is `done`, `failed` or `missing`. `result.json` is replaced as a whole (written beside it,
-then renamed), after every dataset, so that it is never half-written and nothing that was measured
-is lost; until the cell ends its status is `partial`, which counts as missing but keeps its numbers.
-The fields of `result.json` are described in `results/README.md`.
+A cell is `done`, `failed` or `missing`. Its `result.json` is replaced as a whole after every
+dataset, so that it is never half-written and nothing that was measured is lost. Until the cell ends
+its status is `partial`, which counts as missing but keeps what was measured. `docs/stored-files.md`
+describes the fields.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.files import hold
+from nsvd_exp.storage.files import hold, write_text
 from nsvd_exp.storage.keys import digest
 
 RESULT_VERSION = 1
@@ -29,12 +27,12 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """What is stored: cells, or similarity records.
+    """A kind of result: cells, or similarity records.
 
     Attributes:
-        folder: where, under `results_dir`.
+        folder: under `results_dir`, where results of this kind are.
         version: of the fields of `result.json`.
-        required: fields without which a file is damaged.
+        required: the fields without which a file is damaged.
     """
 
     folder: str
@@ -47,25 +45,9 @@ CELL = Kind("cells", RESULT_VERSION, _COMMON | {"method", "datasets", "earlier"}
 SIMILARITY = Kind("similarities", SIMILARITY_VERSION, _COMMON | {"dataset", "statistics"})
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)  # mkstemp's are private; a store is shared
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
-class Cell:
-    """The folder of one cell, or of one similarity record.
+class ResultFile:
+    """The stored result of one cell, or of one similarity record, in a folder of its own.
 
     Attributes:
         identity: what the cell's key is made of.
@@ -84,7 +66,7 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """Where the result stands."""
+        """The file of the result."""
         return self.folder / "result.json"
 
     def read(self) -> Result | None:
@@ -98,27 +80,31 @@ class Cell:
     def write(self, result: Result) -> None:
         """Replace the stored result as a whole."""
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text(self.path, text)
 
     @contextmanager
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
-        """Hold the cell alone; `on_wait` is told once whom it waits for."""
+        """Hold the folder alone; `on_wait` is called once with whom it waits for, if anyone."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold(self.folder / ".lock", self.folder.name, on_wait):
             yield
 
 
-def cell_for(results_dir: Path, identity: dict[str, Any]) -> Cell:
-    """The cell of `identity` in the store at `results_dir`; creates nothing."""
-    parts = [identity["method"]["name"]]
-    parts += [identity[name] for name in ("ratio", "k1") if name in identity]
-    return Cell(identity, results_dir / CELL.folder / "-".join([*parts, digest(identity)[:16]]))
+def cell_file(results_dir: Path, method: str, identity: dict[str, Any]) -> ResultFile:
+    """The result of the cell of `identity` in the store at `results_dir`; creates nothing.
+
+    Args:
+        method: its name, for people who look into the store.
+    """
+    parts = [method, identity.get("ratio"), (identity["method"] or {}).get("k1")]
+    name = "-".join([*filter(None, parts), digest(identity)[:16]])
+    return ResultFile(identity, results_dir / CELL.folder / name)
 
 
-def similarity_record(results_dir: Path, dataset: str, identity: dict[str, Any]) -> Cell:
+def similarity_file(results_dir: Path, dataset: str, identity: dict[str, Any]) -> ResultFile:
     """The similarity record of `identity` in the store at `results_dir`; creates nothing."""
     name = f"{dataset}-{digest(identity)[:16]}"
-    return Cell(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
+    return ResultFile(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
 
 
 def read_result(path: Path, kind: Kind = CELL) -> Result:
@@ -158,12 +144,12 @@ def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
 
 
 def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
-    """The files of a kind under `results_dir`, in the order of the folders' names."""
+    """The result files of one kind under `results_dir`, in the order of their folders' names."""
     return sorted((results_dir / kind.folder).glob("*/result.json"))
 
 
-def find_number(result: Result | None, name: str, key: str) -> Result | None:
-    """The measurement of dataset `name` with this number key, or None."""
+def find_measurement(result: Result | None, name: str, key: str) -> Result | None:
+    """The measurement of dataset `name` with this key, or None."""
     if result is None:
         return None
     current = result["datasets"].get(name)
@@ -171,15 +157,15 @@ def find_number(result: Result | None, name: str, key: str) -> Result | None:
     return next((n for n in candidates if n["dataset"] == name and n["key"] == key), None)
 
 
-def put_number(result: Result, number: Result) -> None:
-    """Make `number` the current measurement of its dataset.
+def put_measurement(result: Result, measured: Result) -> None:
+    """Make `measured` the current measurement of its dataset.
 
     One made under another protocol (length, cap, source) moves to `earlier`; nothing is dropped.
     """
-    name = number["dataset"]
-    others = [n for n in result["earlier"] if (n["dataset"], n["key"]) != (name, number["key"])]
+    name = measured["dataset"]
+    others = [n for n in result["earlier"] if (n["dataset"], n["key"]) != (name, measured["key"])]
     previous = result["datasets"].get(name)
-    if previous is not None and previous["key"] != number["key"]:
+    if previous is not None and previous["key"] != measured["key"]:
         others.append(previous)
     result["earlier"] = others
-    result["datasets"][name] = number
+    result["datasets"][name] = measured

@@ -1,189 +1,214 @@
-"""Calibration statistics in a file: written block by block, read layer by layer.
+"""Tensors on disk: small safetensors files that know when they are damaged.
 
-The file is a safetensors file. The library writes one from tensors that are all in memory; these
-need not be, so the writer here leaves room for the header and fills it in at the end.
+Output bases and calibration statistics are kept in the same way: one file for each thing that is
+needed on its own, written as a whole. Its metadata hold what is said of the tensors and a checksum
+over all of it, so that a file that was cut off, or whose disk has lost a bit, is never taken for a
+sound one.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-from weakref import WeakValueDictionary
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nsvd_exp.methods.base import Statistics
-from nsvd_exp.storage.results import write_atomically
+from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.storage.files import DamagedError, checksum, write_atomically, write_text
 
-DAMAGED = (SafetensorError, KeyError, ValueError, TypeError)
-DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
-# Of the file; raise it when what stands in it changes.
-FORMAT = "4"
-ALIGNMENT = 8  # bytes, of a float64
-CHUNK = 2**24  # bytes that are read at a time
+# Of every file written here; raise it when what is in them changes.
+FORMAT = "5"
 
 
-class StatisticsWriter:
-    """Writes a file for `Calibration.load`, of which no more than the tensor at hand is in memory.
-
-    Without `finish` the file has no header and cannot be read.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors on the CPU, and what is said of them, as one safetensors file.
 
     Args:
-        layers: the names of all layers that are to come.
+        about: anything that JSON can hold.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written; safetensors reports a full disk as an error
+            of its own.
+    """
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about)
+    metadata = {"format": FORMAT, "about": text, "checksum": str(_checksum(whole, text))}
+    write_atomically(path, lambda file: safetensors.torch.save_file(whole, file, metadata))
+
+
+def load_tensors(path: Path, check: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: the tensors, and what is said of them.
+
+    The tensors are maps of the file: what nobody looks at takes no memory.
+
+    Args:
+        check: whether to read all of it now for its checksum.
+
+    Raises:
+        DamagedError: the file is missing, damaged, or of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                found = metadata.get("format")
+                raise DamagedError(f"{path}: format {found}, this program reads {FORMAT}")
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        text = metadata["about"]
+        if check and metadata["checksum"] != str(_checksum(tensors, text)):
+            raise DamagedError(f"{path}: its checksum is wrong")
+        return tensors, json.loads(text)
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DamagedError(f"{path}: {error}") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: str) -> int:
+    """Over names, shapes, dtypes and content of the tensors, and what is said of them."""
+
+    def parts() -> Iterator[bytes | memoryview]:
+        yield about.encode()
+        for name in sorted(tensors):
+            tensor = tensors[name]
+            yield json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode()
+            yield tensor.flatten().view(torch.uint8).numpy().data
+
+    return checksum(parts())
+
+
+class StatisticsFolder:
+    """The statistics of one calibration on disk.
+
+        FOLDER/<input>.safetensors    the statistics of one distinct layer input, named by the first
+                                      layer that reads it
+        FOLDER/index.json             which layer reads which input, and the record; written last,
+                                      so that with it the folder is complete
+
+    Args:
+        path: the folder; made when something is added.
     """
 
-    def __init__(self, path: Path, layers: Iterable[str]) -> None:
-        # Four tensors and two places in the metadata a layer, the numbers beside each name, record.
-        room = 16384 + sum(6 * len(json.dumps(name)) + 640 for name in layers)
-        self._room = room + -room % ALIGNMENT
-        self._file = path.open("wb")
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget what was added so far."""
-        self._header: dict[str, Any] = {}
-        self._leaders: dict[str, str] = {}
-        self._offset = self._checksum = 0
-        self._file.truncate(0)
-        self._file.seek(8 + self._room)
-
-    def __enter__(self) -> StatisticsWriter:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._file.close()
-
-    def add(self, statistics: Mapping[str, Statistics]) -> None:
-        """Write those of some layers; layers with the same object share theirs."""
-        leaders: dict[int, str] = {}
-        for name, s in statistics.items():
-            leader = self._leaders[name] = leaders.setdefault(id(s), name)
-            if leader == name:
-                self._write(f"{name}/abs_mean", s.abs_mean)
-                self._write(f"{name}/mean", s.mean)
-                self._write(f"{name}/tokens", torch.tensor(s.tokens))
-                self._write(f"{name}/gram", s.gram)
-
-    def _write(self, name: str, tensor: Tensor) -> None:
-        end = self._offset + tensor.nbytes
-        self._header[name] = {
-            "dtype": DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [self._offset, end],
-        }
-        content = tensor.contiguous().numpy()
-        content.tofile(self._file)
-        self._checksum = zlib.crc32(content.data, self._checksum)
-        self._offset = end
-        if end % ALIGNMENT:
-            self._write(f"{name}/pad", torch.zeros(-end % ALIGNMENT, dtype=torch.uint8))
-
-    def finish(self, record: Mapping[str, Any]) -> None:
-        """Write the header, with what to say about the tokens."""
-        metadata = {"layers": json.dumps(self._leaders), "record": json.dumps(record)}
-        metadata |= {"format": FORMAT, "checksum": str(self._checksum)}
-        header = json.dumps({"__metadata__": metadata, **self._header}).encode()
-        if len(header) > self._room:
-            raise ValueError(f"a header of {len(header)} bytes, with room for {self._room}")
-        self._file.seek(0)
-        self._file.write(self._room.to_bytes(8, "little") + header.ljust(self._room))
-
-
-class StoredStatistics(Mapping[str, Statistics]):
-    """Statistics in a file, by layer: each is read when it is asked for, and held by nobody.
-
-    A file's tensors are mapped into memory, so that a Gram matrix that nobody looks at takes none.
-    Layers with the same input have the same object, as long as somebody holds it.
-    """
-
-    def __init__(self, path: Path, leaders: Mapping[str, str]) -> None:
-        self._path, self._leaders = path, leaders
-        self._held: WeakValueDictionary[str, Statistics] = WeakValueDictionary()
-
-    def __getitem__(self, name: str) -> Statistics:
-        leader = self._leaders[name]
-        found = self._held.get(leader)
-        if found is None:
-            with safe_open(self._path, framework="pt") as file:
-                found = Statistics(
-                    gram=file.get_tensor(f"{leader}/gram"),
-                    abs_mean=file.get_tensor(f"{leader}/abs_mean"),
-                    mean=file.get_tensor(f"{leader}/mean"),
-                    tokens=int(file.get_tensor(f"{leader}/tokens")),
-                )
-            self._held[leader] = found
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._leaders)
-
-    def __len__(self) -> int:
-        return len(self._leaders)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The outcome of a calibration pass.
-
-    Attributes:
-        statistics: by layer name; layers with the same input hold the same object.
-        record: what to say in a result about the tokens it was made from.
-    """
-
-    statistics: Mapping[str, Statistics]
-    record: dict[str, Any]
+    def __init__(self, path: Path) -> None:
+        self.path, self._index = path, path / "index.json"
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the Gram matrices, all but all that there is."""
-        return sum({id(s): s.gram.nbytes for s in self.statistics.values()}.values())
+    def is_complete(self) -> bool:
+        """Whether `finish` was called after the last `add`."""
+        return self._index.exists()
 
-    def save(self, path: Path) -> None:
-        """Keep as safetensors, written beside `path` and renamed."""
-
-        def write(file: Path) -> None:
-            with StatisticsWriter(file, self.statistics) as writer:
-                writer.add(self.statistics)
-                writer.finish(self.record)
-
-        write_atomically(path, write)
-
-    @classmethod
-    def load(cls, path: Path, check: bool = True) -> Calibration:
-        """What `save` wrote, or a `StatisticsWriter`; the statistics are read one by one, later.
-
-        Args:
-            check: whether to read all of it now for its checksum; not what was just written.
+    def add(self, name: str, statistics: Statistics) -> None:
+        """Write the statistics of one layer input, in place of those that are there.
 
         Raises:
-            SafetensorError, KeyError, ValueError: the file is damaged, or of another version.
+            OSError, SafetensorError: they cannot be written.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["format"] != FORMAT:
-                raise ValueError(f"format {metadata['format']}, this program reads {FORMAT}")
-            leaders, record = json.loads(metadata["layers"]), json.loads(metadata["record"])
-            lacking = {f"{leader}/gram" for leader in leaders.values()} - set(file.keys())
-        if lacking:
-            raise ValueError(f"it lacks {min(lacking)}")
-        if check and str(_checksum(path)) != metadata["checksum"]:
-            raise ValueError("its checksum is another")
-        return cls(StoredStatistics(path, leaders), record)
+        self._index.unlink(missing_ok=True)
+        tensors = {field: getattr(statistics, field) for field in ("gram", "abs_mean", "mean")}
+        about = {"input": name, "tokens": statistics.tokens}
+        save_tensors(_file_of(self.path, name), tensors, about)
+
+    def finish(self, reads: Mapping[str, str], record: Mapping[str, Any]) -> None:
+        """Write the index.
+
+        Args:
+            reads: the name of the input that each layer reads.
+            record: what a result says of the tokens that the statistics were made from.
+        """
+        content = {"reads": dict(reads), "record": dict(record)}
+        index = {"format": FORMAT, **content, "checksum": _text_checksum(content)}
+        write_text(self._index, json.dumps(index, indent=1) + "\n")
+
+    def save(self, calibration: Calibration) -> None:
+        """Write all of a calibration that is in memory.
+
+        Raises:
+            OSError, SafetensorError: it cannot be written; then nothing of it is left.
+        """
+        with self.being_written():
+            for name, statistics in calibration.inputs.items():
+                self.add(name, statistics)
+            self.finish(calibration.reads, calibration.record)
+
+    @contextmanager
+    def being_written(self) -> Iterator[None]:
+        """If an exception is raised inside, the folder is removed with all that was added."""
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def load(self, check: bool = True) -> Calibration:
+        """The calibration, whose statistics are read one by one, each when it is asked for.
+
+        Args:
+            check: whether to read every file now for its checksum; not what was just written.
+
+        Raises:
+            DamagedError: a file is missing, damaged, or of another version.
+        """
+        try:
+            index = json.loads(self._index.read_text(encoding="utf-8"))
+            reads, record = index["reads"], index["record"]
+            expected = _text_checksum({"reads": reads, "record": record})
+            if (index["format"], index["checksum"]) != (FORMAT, expected):
+                raise DamagedError(f"{self._index} is damaged, or of another version")
+            names = tuple(dict.fromkeys(reads.values()))
+        except FileNotFoundError:
+            raise DamagedError(f"{self._index} is missing") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{self._index}: {error}") from None
+        inputs = _StoredInputs(self.path, names)
+        for name in inputs:
+            inputs.read(name, check)
+        return Calibration(inputs, reads, record)
 
 
-def _checksum(path: Path) -> int:
-    """CRC-32 of what follows the header of a safetensors file."""
-    checksum = 0
-    with path.open("rb") as file:
-        file.seek(int.from_bytes(file.read(8), "little"), os.SEEK_CUR)
-        while part := file.read(CHUNK):
-            checksum = zlib.crc32(part, checksum)
-    return checksum
+class _StoredInputs(Mapping[str, Statistics]):
+    """The statistics in a folder by layer input: read when asked for, and held by nobody."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
+        self._folder, self._names = folder, names
+
+    def read(self, name: str, check: bool) -> Statistics:
+        """The statistics of one layer input.
+
+        Raises:
+            DamagedError: its file is missing, damaged, of another version or of another input.
+        """
+        path = _file_of(self._folder, name)
+        tensors, about = load_tensors(path, check)
+        try:
+            if about["input"] != name:
+                raise DamagedError(f"{path} holds the statistics of {about['input']}")
+            return Statistics(**tensors, tokens=about["tokens"])
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"{path}: {error}") from None
+
+    def __getitem__(self, name: str) -> Statistics:
+        if name not in self._names:
+            raise KeyError(name)
+        return self.read(name, check=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _text_checksum(content: Mapping[str, Any]) -> int:
+    return checksum([json.dumps(content).encode()])
+
+
+def _file_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.safetensors"

@@ -1,4 +1,4 @@
-"""The W&B dashboard of a project, as a saved view: what the runs of `nsvd_exp.tracking.runs` show.
+"""The W&B dashboard of a project, a saved view of the runs of its cells and its report.
 
 Needs the `wandb-workspaces` package (the extra `dashboard`), and a network only to save the view.
 """
@@ -12,7 +12,7 @@ from nsvd_exp.config.files import group_choices
 
 TITLE = "NSVD"
 
-MOST_RUNS = 1000  # a line stands for many runs, one a point
+MOST_RUNS = 1000  # a line stands for many runs, one for each point
 
 LAYER_LOSSES = {
     "activation_loss": "‖(W−Ŵ)X‖ / ‖WX‖",
@@ -24,9 +24,9 @@ LAYER_LOSSES = {
 def dashboard(
     project: str, entity: str, tables: Sequence[str] = (), figures: Sequence[str] = ()
 ) -> Any:
-    """The view: perplexity against ratio by method, k1 sensitivity, layers, and the report's own.
+    """Perplexity against ratio by method, k1 sensitivity, layers, the report's tables and figures.
 
-    A line is the mean over the runs of a method, and its band their range: to tell models apart,
+    A line is the mean over the runs of a method, and its band is their range: to tell models apart,
     filter the runs by model.
 
     Args:

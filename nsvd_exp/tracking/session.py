@@ -1,11 +1,10 @@
-"""W&B as a process meets it: opening runs, and doing without a server, a key or a helper process.
+"""The W&B session of a process: opens runs, and does without a server, a key or a helper process.
 
-Nothing here asks for anything, waits for long or raises on what W&B does.
+Nothing here prompts, waits for long or raises because of what W&B does.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from contextlib import suppress
@@ -16,10 +15,10 @@ from nsvd_exp.errors import NsvdError
 
 log = logging.getLogger(__name__)
 
-# What a server that does not answer may cost, once a process each: to open a run, beside the 10 s
-# that W&B takes to check the key (WANDB_HTTP_TIMEOUT), and to end one.
-SECONDS_TO_OPEN = 20
-SECONDS_TO_UPLOAD = 30
+# What a server that does not answer may cost, each once in a process: to open a run, beside the
+# 10 s that W&B takes to check the key (WANDB_HTTP_TIMEOUT), and to end one.
+SECONDS_TO_OPEN = 20.0
+SECONDS_TO_UPLOAD = 30.0
 
 # W&B's 15 s leave a killed cell an empty file, at which `wandb sync` stops for all.
 SECONDS_BETWEEN_FLUSHES = 1.0
@@ -28,16 +27,26 @@ Run = Any
 """`wandb.Run`: wandb itself is imported only when a run is opened."""
 
 
-class Session:
-    """What this process has learnt of W&B: what failed is not tried again, and not said again."""
+class WandbSession:
+    """What a process has learnt of W&B: what failed is not tried again, and not said again.
 
-    def __init__(self) -> None:
+    Args:
+        seconds_to_open: how long a server may take to open a run.
+        seconds_to_upload: how long it may take to receive what is left when a run ends.
+    """
+
+    def __init__(
+        self,
+        seconds_to_open: float = SECONDS_TO_OPEN,
+        seconds_to_upload: float = SECONDS_TO_UPLOAD,
+    ) -> None:
         self.online = self.offline = True  # whether it is worth trying
+        self._limits = seconds_to_open, seconds_to_upload
         self._agents_run_is_taken = False
         self._said: set[str] = set()
 
     def claim(self) -> bool:
-        """Whether a cell may have a run: under a sweep agent there is one, for one cell."""
+        """Whether a cell may have a run: a sweep agent has made one run, for one cell."""
         if not under_agent():
             return True
         if self._agents_run_is_taken:
@@ -56,14 +65,14 @@ class Session:
         """
         if mode == "online" and self.online:
             try:
-                run = _init("online", directory, **options)
+                run = self._init("online", directory, **options)
                 self._say(f"W&B: {run.project_url}")
                 return run
             except Exception as error:
                 self.lost_server(error)
         if self.offline:
             try:
-                run = _init_on_disk(directory, **options)
+                run = self._init_on_disk(directory, **options)
                 self._say(f"W&B: kept on disk; to upload: wandb sync {directory / 'wandb'}")
                 return run
             except Exception as error:
@@ -72,12 +81,12 @@ class Session:
         return None
 
     def lost_server(self, error: Exception) -> None:
-        """From here on, on disk."""
+        """Keep all further runs on disk."""
         self.online = False
         self._say(f"W&B: offline from here on: {first_line(error)}", logging.WARNING)
 
     def lost_run(self, run: Run, error: Exception) -> None:
-        """A run that was open cannot go on; what it was told is on disk."""
+        """Say how to upload what an open run was told before it failed; that is on disk."""
         folder = Path(run.dir).parent
         online = not folder.name.startswith("offline")
         command = f"wandb sync {'--include-online ' if online else ''}{folder}"
@@ -87,62 +96,55 @@ class Session:
         self.online = False
 
     def _say(self, message: str, level: int = logging.INFO, about: str | None = None) -> None:
-        """Log the first of all messages about the same."""
+        """Log the first of all messages about the same thing."""
         if (about or message) not in self._said:
             self._said.add(about or message)
             log.log(level, message)
 
+    def _init(self, mode: Literal["online", "offline"], directory: Path, **options: Any) -> Run:
+        """`wandb.init` that neither asks nor prints, nor waits for long."""
+        import wandb
 
-@functools.cache
-def session_of_process() -> Session:
-    """The one that all runs of this process share."""
-    return Session()
+        seconds_to_open, seconds_to_upload = self._limits
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            save_code=False,
+            symlink=False,  # `latest-run` is of no use to cells that run side by side
+            init_timeout=seconds_to_open,
+            finish_timeout=seconds_to_upload,
+            finish_timeout_raises=True,
+            x_transaction_log_flush_interval=SECONDS_BETWEEN_FLUSHES,
+        )
+        wandb.setup(wandb.Settings(silent=True, mode=mode))
+        if mode == "online" and not wandb.login(prompt=False):
+            raise NsvdError("no API key: type `wandb login`, or set WANDB_API_KEY")
+        directory.mkdir(parents=True, exist_ok=True)  # else wandb takes a temporary folder
+        return wandb.init(
+            mode=mode,
+            dir=str(directory),
+            settings=settings,
+            reinit="create_new",
+            resume="allow",  # also offline: a sync then adds to what is there, not over it
+            **options,
+        )
+
+    def _init_on_disk(self, directory: Path, **options: Any) -> Run:
+        """An offline run, if need be through a new helper process: W&B's own may have died."""
+        try:
+            return self._init("offline", directory, **options)
+        except Exception:
+            import wandb
+
+            # It exits, in place of raising, where the helper process has failed.
+            with suppress(Exception, SystemExit):
+                wandb.teardown()
+            return self._init("offline", directory, **options)
 
 
 def under_agent() -> bool:
     """Whether a W&B sweep agent started this process, with a run that it has made."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
-
-
-def _init(mode: Literal["online", "offline"], directory: Path, **options: Any) -> Run:
-    """`wandb.init`, which neither asks nor prints, nor waits for long."""
-    import wandb
-
-    settings = wandb.Settings(
-        silent=True,
-        console="off",
-        save_code=False,
-        symlink=False,  # `latest-run` is of no use to cells that run side by side
-        init_timeout=SECONDS_TO_OPEN,
-        finish_timeout=SECONDS_TO_UPLOAD,
-        finish_timeout_raises=True,
-        x_transaction_log_flush_interval=SECONDS_BETWEEN_FLUSHES,
-    )
-    wandb.setup(wandb.Settings(silent=True, mode=mode))
-    if mode == "online" and not wandb.login(prompt=False):
-        raise NsvdError("no API key: type `wandb login`, or set WANDB_API_KEY")
-    directory.mkdir(parents=True, exist_ok=True)  # wandb would take a temporary folder in its place
-    return wandb.init(
-        mode=mode,
-        dir=str(directory),
-        settings=settings,
-        reinit="create_new",
-        resume="allow",  # also offline: a sync then adds to what is there, in place of over it
-        **options,
-    )
-
-
-def _init_on_disk(directory: Path, **options: Any) -> Run:
-    """An offline run, if need be through a new helper process: W&B's own may have died."""
-    try:
-        return _init("offline", directory, **options)
-    except Exception:
-        import wandb
-
-        # It exits, in place of raising, where the helper process has failed.
-        with suppress(Exception, SystemExit):
-            wandb.teardown()
-        return _init("offline", directory, **options)
 
 
 def first_line(error: Exception) -> str:

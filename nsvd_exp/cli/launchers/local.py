@@ -1,4 +1,4 @@
-"""Processes of this machine, one a GPU, each of which does one job after another.
+"""Processes of this machine, one for each GPU, each of which does one job after another.
 
 A process is kept for many jobs because the model stays loaded in it. Where one dies, the job it was
 at is lost, and a new process takes the next.
@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 from hydra.core.utils import JobReturn
+from hydra.types import TaskFunction
 
 from nsvd_exp.cli.launchers.task import Ended, Task, bound_bases, how_it_ended, lost, run_quietly
 from nsvd_exp.errors import NsvdError
@@ -77,8 +79,11 @@ def _serve(connection: Connection, environment: dict[str, str]) -> None:
     faulthandler.enable()  # a crash leaves the Python stack in the job's output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    own: TaskFunction | None = None
     while True:
-        connection.send(run_quietly(connection.recv()))
+        task = connection.recv()
+        own = own or task.function  # what the first job has learnt serves those after it
+        connection.send(run_quietly(replace(task, function=own)))
 
 
 def _end_with_parent() -> None:
@@ -88,13 +93,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def run(tasks: Sequence[Task], n_jobs: int | None) -> Ended:
-    """Run all tasks, `n_jobs` at a time (see `environments`).
+def run(tasks: Sequence[Task], environments: Sequence[dict[str, str]]) -> Ended:
+    """Run all tasks, one at a time in each process.
 
-    Raises:
-        NsvdError: a task asks for a GPU by its number.
+    Args:
+        environments: the variables of each process (see `environments_for`).
     """
-    workers = [Worker(e) for e in environments(n_jobs, _gpus(tasks), _cores(), len(tasks))]
+    workers = [Worker(environment) for environment in environments]
     bound_bases(tasks, memory_for_bases(len(workers)))
     free: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
@@ -122,13 +127,24 @@ def run(tasks: Sequence[Task], n_jobs: int | None) -> Ended:
             worker.stop()
 
 
+def environments_for(tasks: Sequence[Task], n_jobs: int | None) -> list[dict[str, str]]:
+    """The variables of each process on this machine: see `environments`.
+
+    Raises:
+        NsvdError: a task asks for a GPU by its number.
+    """
+    devices = {str(task.composed.device) for task in tasks}
+    gpus = gpus_for(devices, os.environ.get("CUDA_VISIBLE_DEVICES"), cuda_devices())
+    return environments(n_jobs, gpus, _cores(), len(tasks))
+
+
 def environments(
     n_jobs: int | None, gpus: Sequence[str], cores: int, tasks: int
 ) -> list[dict[str, str]]:
     """The variables of each process: its GPU, and OpenMP threads for its share of the cores.
 
     Args:
-        n_jobs: processes at a time; None: one a GPU, or `PROCESSES_WITHOUT_GPU`.
+        n_jobs: processes at a time; None: one for each GPU, or `PROCESSES_WITHOUT_GPU`.
         gpus: names of the GPUs, as CUDA_VISIBLE_DEVICES takes them; more processes than GPUs share.
         tasks: never more processes than these.
     """
@@ -141,9 +157,17 @@ def environments(
     return shares
 
 
-def _gpus(tasks: Sequence[Task]) -> list[str]:
-    """The GPUs for these tasks: all that this process may use; none if they are to use the CPU."""
-    devices = {str(task.composed.device) for task in tasks}
+def gpus_for(devices: Set[str], visible: str | None, count: int) -> list[str]:
+    """Names of the GPUs for tasks: all that this process may use; none if they are to use the CPU.
+
+    Args:
+        devices: what the tasks ask for.
+        visible: CUDA_VISIBLE_DEVICES, if it is set.
+        count: how many GPUs this process may use.
+
+    Raises:
+        NsvdError: a task asks for a GPU by its number.
+    """
     for device in devices:
         if ":" in device:
             raise NsvdError(
@@ -152,9 +176,8 @@ def _gpus(tasks: Sequence[Task]) -> list[str]:
             )
     if devices == {"cpu"}:
         return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else [str(n) for n in range(cuda_devices())]
-    return names[: cuda_devices()]
+    names = visible.split(",") if visible else [str(n) for n in range(count)]
+    return names[:count]
 
 
 def _cores() -> int:

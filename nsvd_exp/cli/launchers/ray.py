@@ -1,12 +1,17 @@
-"""Ray: one task a cell, placed by Ray on whatever its cluster has."""
+"""Ray: one task for each cell, placed by Ray on whatever its cluster has."""
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from hydra.core.utils import JobReturn
+
+from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.launchers.task import Ended, Task, bound_bases, lost, require, run_quietly
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.devices import SHARE_OF_BASES
@@ -53,7 +58,7 @@ def run(
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus, cpus = share_of(nodes)
         asked = cpus if num_cpus is None else num_cpus
-        remote = ray.remote(run_quietly).options(
+        remote = ray.remote(_run).options(
             num_gpus=gpus if num_gpus is None else num_gpus,
             num_cpus=asked,
             max_retries=0,  # what killed a process once may kill it again
@@ -70,6 +75,17 @@ def run(
             yield task, returned
     finally:
         ray.shutdown()
+
+
+def _run(task: Task) -> JobReturn:
+    return run_quietly(replace(task, function=_jobs_of_this_process()))
+
+
+@functools.cache
+def _jobs_of_this_process() -> Jobs:
+    """What the tasks share that Ray gives to one process, one after another; nothing of Ray's own
+    outlives a task."""
+    return Jobs()
 
 
 def _check_answers(address: str) -> None:

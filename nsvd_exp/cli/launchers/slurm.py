@@ -1,4 +1,4 @@
-"""Slurm through submitit: the grid is a job array, one job a cell.
+"""Slurm through submitit: the grid is a job array, one job for each cell.
 
 submitit asks `sacct` what became of a job, which answers nothing where Slurm keeps no accounts;
 `squeue`, which answers everywhere, is asked here.

@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from nsvd_exp.cli.main import failed
+from nsvd_exp.cli.outcome import outcome
 from nsvd_exp.config.files import register
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
@@ -93,10 +93,10 @@ def lost(task: Task, reason: str, log: Path | None = None) -> JobReturn:
     here = hydra.cfg
     hydra.set_config(task.composed)  # as the job itself would have had it
     try:
-        outcome = failed(task.config, message)
+        became = outcome("failed", task.config, message=message)
     finally:
         hydra.cfg = here
-    return JobReturn(status=JobStatus.COMPLETED, _return_value=outcome)
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=became)
 
 
 def how_it_ended(exitcode: int) -> str:

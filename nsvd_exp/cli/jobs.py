@@ -1,0 +1,211 @@
+"""The jobs that a process does: each one cell, or the similarity records of one model.
+
+A job of a grid returns an `Outcome` and never raises, so that no launcher aborts the grid. torch is
+imported only once there is work to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from nsvd_exp.cli import terminal
+from nsvd_exp.cli.outcome import Outcome, outcome
+from nsvd_exp.config.files import register
+from nsvd_exp.config.schema import Config, typed_config
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.plan import (
+    CellPlan,
+    SimilarityPlan,
+    dense_of,
+    plan_cell,
+    plan_similarity,
+)
+from nsvd_exp.experiment.wording import format_perplexity, label_of
+from nsvd_exp.progress import Observer, Observers, ProgressBars
+from nsvd_exp.storage.results import Result, ResultFile
+from nsvd_exp.tracking.session import WandbSession, under_agent
+
+if TYPE_CHECKING:
+    from nsvd_exp.experiment.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class Jobs:
+    """What Hydra calls for each job of a grid, or for the one job of a plain run.
+
+    It holds what the jobs of a process share. One that goes to another process starts anew there.
+
+    Args:
+        session: what cells share; None: a new one, made with the first cell that is to be done.
+
+    Attributes:
+        wandb: what this process has learnt of Weights & Biases.
+    """
+
+    def __init__(self, session: Session | None = None) -> None:
+        self.wandb = WandbSession()
+        self._session = session
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_session": None}
+
+    @property
+    def session(self) -> Session:
+        """What cells share. Making it imports torch."""
+        if self._session is None:
+            from nsvd_exp.experiment.session import Session
+
+            self._session = Session()
+        return self._session
+
+    def __call__(self, composed: DictConfig) -> Outcome | None:
+        """Do a job; what became of it, if it is one of a grid."""
+        register()  # a launcher's worker starts from nothing
+        config = typed_config(composed)
+        is_similarity = config.measure == "similarity"
+        try:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                became = (self._similarity_outcome if is_similarity else self._cell_outcome)(config)
+                log.info("%s: %s", " ".join(filter(None, became.label)), became.state)
+                return became
+            (self._show_similarity if is_similarity else self._show_cell)(config)
+            return None
+        except Exception as error:
+            if not isinstance(error, NsvdError):
+                log.exception("this is a bug in nsvd_exp, or in what it was extended with")
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return outcome("failed", config, message=str(error) or type(error).__name__)
+            terminal.show_error(error)
+            sys.exit(1)
+
+    def cell(self, config: Config, is_companion: bool = False) -> tuple[CellPlan, Result, bool]:
+        """Do a cell unless it is done: its plan, its result, and whether it was done already.
+
+        Args:
+            is_companion: whether it is only there for another one to be compared with.
+
+        Raises:
+            NsvdError: model or dataset cannot be found; nothing is stored then.
+        """
+        plan = plan_cell(config)
+        tracker = self._tracker(plan, is_companion)
+        result = plan.file.read()
+        if result is not None and plan.is_done(result):
+            tracker.skipped(result)
+            return plan, result, True
+        # The first import of torch and transformers takes seconds: only for a cell to be done.
+        from nsvd_exp.experiment.run import run_cell
+
+        title = " ".join(filter(None, label_of(config)))
+        with (
+            ProgressBars.showing(title) as bars,
+            closing(Observers(bars, tracker)) as observer,
+        ):
+            return plan, run_cell(plan, self.session, observer), False
+
+    def similarities(self, config: Config) -> tuple[SimilarityPlan, list[Result], bool]:
+        """Make the similarity records that are not done: plan, records, whether all were done.
+
+        Raises:
+            NsvdError: model or dataset cannot be found; nothing is stored then.
+        """
+        plan = plan_similarity(config)
+        stored = [file.read() for file in plan.files]
+        done = [result for result in stored if result is not None and plan.is_done(result)]
+        if len(done) == len(plan.files):
+            return plan, done, True
+        from nsvd_exp.experiment.run_similarity import run_similarities
+
+        with ProgressBars.showing(" ".join(label_of(config))) as bars:
+            return plan, run_similarities(plan, self.session, bars), False
+
+    def _tracker(self, plan: CellPlan, is_companion: bool) -> Observer:
+        """Who follows this cell for Weights & Biases: nobody, unless `tracking.mode` says so."""
+        if plan.config.tracking.mode == "disabled":
+            return Observer()
+        from nsvd_exp.tracking.cell import CellTracker
+
+        if is_companion and under_agent():
+            return Observer()  # an agent's run is for the cell that the agent asked for
+        preset = HydraConfig.get().runtime.choices.get("experiment")
+        return CellTracker(plan, preset, self.wandb)
+
+    def _cell_outcome(self, config: Config) -> Outcome:
+        plan, result, was_done = self.cell(config)
+        if result["status"] == "failed" and not was_done:
+            return outcome("failed", config, message=result["error"]["message"])
+        values = {
+            name: format_perplexity(measured["perplexity"])
+            for name, measured in plan.found(result).items()
+        }
+        return outcome("skipped" if was_done else "done", config, values, key=plan.file.key)
+
+    def _similarity_outcome(self, config: Config) -> Outcome:
+        plan, records, was_done = self.similarities(config)
+        statistic = config.similarity.statistic
+        values = {
+            record["dataset"]["name"]: terminal.format_similarity(record, statistic)
+            for record in records
+            if plan.is_done(record)
+        }
+        failures = [r["error"]["message"] for r in records if not plan.is_done(r)]
+        if failures:
+            return outcome("failed", config, values, "; ".join(failures))
+        return outcome("skipped" if was_done else "done", config, values)
+
+    def _show_cell(self, config: Config) -> None:
+        """One cell, shown beside the dense model.
+
+        Raises:
+            NsvdError: the cell, or the dense one, failed.
+        """
+        dense = None
+        if config.compresses:
+            dense_plan, dense_result, _ = self._cell_or_raise(dense_of(config), is_companion=True)
+            dense = dense_plan.found(dense_result)
+        plan, result, was_done = self._cell_or_raise(config)
+        terminal.show(terminal.cell_table(config, plan.found(result), dense))
+        if result["achieved_ratio"]:
+            achieved = result["achieved_ratio"]
+            print(
+                f"parameters removed: {achieved['layers']:.2%} of the compressed layers, "
+                f"{achieved['model']:.2%} of the model"
+            )
+        seconds = ", ".join(f"{stage} {s:.1f} s" for stage, s in result["seconds"].items())
+        print(f"{'already done' if was_done else 'done'} ({seconds}): {plan.file.path}")
+
+    def _cell_or_raise(
+        self, config: Config, is_companion: bool = False
+    ) -> tuple[CellPlan, Result, bool]:
+        plan, result, was_done = self.cell(config, is_companion)
+        if result["status"] == "failed" and not was_done:
+            raise NsvdError(_problem(result["error"], plan.file))
+        return plan, result, was_done
+
+    def _show_similarity(self, config: Config) -> None:
+        """Similarity records, shown over their layers.
+
+        Raises:
+            NsvdError: a dataset failed.
+        """
+        plan, records, was_done = self.similarities(config)
+        made = [record for record in records if plan.is_done(record)]
+        if made:
+            terminal.show(terminal.similarity_table(config, made))
+        for record, file in zip(records, plan.files, strict=False):
+            if not plan.is_done(record):
+                raise NsvdError(_problem(record["error"], file))
+        print(f"{'already done' if was_done else 'done'}: {plan.files[0].folder.parent}")
+
+
+def _problem(error: dict[str, str], file: ResultFile) -> str:
+    where = "" if error["type"] == "NsvdError" else f"\n(traceback in {file.path})"
+    return error["message"] + where

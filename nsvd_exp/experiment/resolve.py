@@ -1,0 +1,265 @@
+"""What the user asked for, resolved: it no longer says `auto` or `main`. Imports no torch.
+
+Batch sizes, devices, paths and titles change no number and stand in no key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nsvd_exp.config.classes import build, refuse_unknown
+from nsvd_exp.config.files import expand_path, model_named
+from nsvd_exp.config.schema import CalibrationConfig, Config, DatasetConfig, ModelConfig
+from nsvd_exp.data.sources import DatasetSource, locate_dataset
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.methods import Allocation, Method
+from nsvd_exp.models.devices import resolve_device
+from nsvd_exp.models.hub import ModelSource, locate_model, resolve_dtype, resolve_length
+from nsvd_exp.models.storage import Storage
+from nsvd_exp.storage.keys import decimal_text, digest
+
+# Raise one when the code of that stage changes a number: old results then count as missing.
+STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1}
+
+SETTINGS_WITHOUT_A_NUMBER = (
+    *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
+    *("report", "measure", "similarity"),
+)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The objects that the configuration's blocks describe.
+
+    Attributes:
+        method: None for `dense`.
+    """
+
+    method: Method | None
+    allocation: Allocation
+    storage: Storage
+
+
+def choices_of(config: Config) -> Choices:
+    """The method, allocation and storage of a configuration.
+
+    Raises:
+        NsvdError: a class or a field that is not there, or a value that it refuses.
+    """
+    method = None
+    if config.compresses:
+        method = build(Method, config.method, "method")
+    else:
+        refuse_unknown(config.method, (), "method", config.method["name"])
+    return Choices(
+        method,
+        build(Allocation, config.allocation, "allocation"),
+        build(Storage, config.storage, "storage"),
+    )
+
+
+@dataclass(frozen=True)
+class PlannedMeasurement:
+    """One perplexity to measure: a dataset at one state, under one protocol."""
+
+    dataset: DatasetConfig
+    source: DatasetSource
+    identity: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the identity."""
+        return digest(self.identity)
+
+
+@dataclass(frozen=True)
+class PlannedTokenizer:
+    """Another model's tokenizer, to draw the calibration's ids."""
+
+    source: ModelSource
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class PlannedCalibration:
+    """The statistics that a job needs; `identity` is what they are kept under."""
+
+    source: DatasetSource
+    tokenizer: PlannedTokenizer | None
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration with everything in it resolved.
+
+    Attributes:
+        dtype, evaluation_dtype: of the model, and of the arithmetic of its evaluation.
+        length: tokens a window.
+        calibration: None where no activations are looked at.
+        measurements: one for each dataset, in the order asked for.
+    """
+
+    config: Config
+    choices: Choices
+    model: ModelSource
+    device: str
+    dtype: str
+    evaluation_dtype: str
+    length: int
+    calibration: PlannedCalibration | None
+    measurements: list[PlannedMeasurement]
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where what cells share is kept."""
+        return Path(expand_path(self.config.cache_dir))
+
+    @property
+    def results_dir(self) -> Path:
+        """Where the store is."""
+        return Path(expand_path(self.config.results_dir))
+
+
+def resolve(config: Config, calibrated: bool | None = None) -> Resolved:
+    """Resolve what the user asked for. Reads files and may ask the hub; changes nothing.
+
+    Args:
+        calibrated: whether it needs calibration statistics; None: as its method does.
+
+    Raises:
+        NsvdError: model or dataset cannot be found, or a length is more than the model takes.
+    """
+    choices = choices_of(config)
+    if calibrated is None:
+        calibrated = choices.method is not None and choices.method.is_calibrated
+    located = locate_model(config.model.name, config.model.revision)
+    model = _with_options(located, config.model)
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device, model)
+    evaluation_dtype = config.evaluation.dtype or dtype
+    length = resolve_length("evaluation.length", config.evaluation.length, model, config.model)
+    if calibrated:
+        asked = config.calibration.length
+        sample_length = resolve_length("calibration.length", asked, model, config.model)
+        calibration = dataclasses.replace(config.calibration, length=sample_length)
+        config = dataclasses.replace(config, calibration=calibration)
+    planned = _plan_calibration(config, model, dtype) if calibrated else None
+    measurements = [
+        _plan_measurement(config, dataset, length, dtype, evaluation_dtype)
+        for dataset in config.dataset.values()
+    ]
+    return Resolved(
+        config, choices, model, device, dtype, evaluation_dtype, length, planned, measurements
+    )
+
+
+def class_identity(built: Any) -> dict[str, Any]:
+    """What defines an object that a block of the configuration describes: its class and fields.
+
+    A class of this package is known by its name, so that it may move; another by its dotted path.
+    """
+    cls = type(built)
+    ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    fields = {f.name: _plain(getattr(built, f.name)) for f in dataclasses.fields(cls) if f.init}
+    return {"class": cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}", **fields}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return class_identity(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return decimal_text(value) if isinstance(value, float) else value
+
+
+def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
+    calibration = config.calibration
+    source = locate_dataset(calibration.dataset, calibration.split, config.data_dir)
+    tokenizer = _plan_tokenizer(config)
+    tokens = {
+        "source": source.identity,
+        "samples": calibration.samples,
+        "length": calibration.length,
+        "seed": calibration.seed,
+        "sampler": calibration.sampler,
+        "tokenizer": tokenizer.source.identity if tokenizer else None,
+        "version": STAGE_VERSIONS["calibrate"],
+    }
+    identity = {
+        "model": model.identity,
+        "dtype": dtype,
+        "skip": sorted(config.model.skip),
+        "tokens": tokens,
+    }
+    return PlannedCalibration(source, tokenizer, identity)
+
+
+def _plan_tokenizer(config: Config) -> PlannedTokenizer | None:
+    calibration = config.calibration
+    if calibration.tokenizer is None:
+        return None
+    model = model_named(calibration.tokenizer, calibration.tokenizer_revision)
+    model.trust_remote_code |= config.model.trust_remote_code
+    try:
+        source = locate_model(model.name, model.revision, tokenizer_only=True)
+    except NsvdError as error:
+        raise NsvdError(f"calibration.tokenizer={calibration.tokenizer}: {error}") from None
+    return PlannedTokenizer(_with_options(source, model), model)
+
+
+def _with_options(source: ModelSource, config: ModelConfig) -> ModelSource:
+    """The source with those options in its identity that change what is loaded from it."""
+    options: dict[str, Any] = {}
+    if config.tokenizer:
+        options["tokenizer"] = config.tokenizer
+    if config.trust_remote_code:
+        options["remote_code"] = True
+    return dataclasses.replace(source, identity={**source.identity, **options})
+
+
+def _plan_measurement(
+    config: Config, dataset: DatasetConfig, length: int, dtype: str, evaluation_dtype: str
+) -> PlannedMeasurement:
+    source = locate_dataset(dataset, "test", config.data_dir)
+    identity = {
+        "source": source.identity,
+        "length": length,
+        "max_windows": config.evaluation.max_windows,
+        "version": STAGE_VERSIONS["evaluate"],
+    }
+    if evaluation_dtype != dtype:
+        identity["dtype"] = evaluation_dtype
+    return PlannedMeasurement(dataset, source, identity)
+
+
+def public_config(resolved: Resolved) -> dict[str, Any]:
+    """The configuration as it goes into the result: resolved, and without any path."""
+    config = dataclasses.asdict(resolved.config)
+    for name in SETTINGS_WITHOUT_A_NUMBER:
+        del config[name]
+    config["dtype"] = resolved.dtype
+    config["evaluation"]["dtype"] = resolved.evaluation_dtype
+    config["evaluation"]["length"] = resolved.length
+    config["model"] |= {"name": public_name(resolved.model), "revision": resolved.model.commit}
+    if resolved.calibration is None:
+        del config["calibration"]
+    elif resolved.calibration.tokenizer is not None:
+        config["calibration"]["tokenizer"] = public_name(resolved.calibration.tokenizer.source)
+    return config
+
+
+def public_name(source: ModelSource) -> str:
+    """The hub id, or the folder's own name without its place."""
+    return Path(source.name).name if source.is_local else source.name
+
+
+def calibration_title(calibration: CalibrationConfig) -> str:
+    """For people: `256 x 2048 tokens of wikitext2 train`."""
+    return (
+        f"{calibration.samples} x {calibration.sample_length} tokens of "
+        f"{calibration.dataset.name} {calibration.split}"
+    )

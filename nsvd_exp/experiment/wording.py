@@ -1,0 +1,28 @@
+"""How a job is named and how its perplexities are written, wherever people read them."""
+
+from __future__ import annotations
+
+from nsvd_exp.config.schema import Config
+
+
+def format_perplexity(value: float) -> str:
+    """Two decimals, as in the paper; scientific notation from 100 000 on."""
+    return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
+
+
+def label_of(config: Config) -> tuple[str, ...]:
+    """The label of a job: the columns that its measure has in a grid's table.
+
+    Returns:
+        Model title, method, ratio and k1 of a perplexity job, with an empty text for a setting
+        that the method does not have; model title and statistic of a similarity job.
+    """
+    if config.measure == "similarity":
+        return config.model.title, f"similarity ({config.similarity.statistic})"
+    k1 = config.method.get("k1")
+    return (
+        config.model.title,
+        str(config.method["name"]),
+        f"{config.ratio:g}" if config.compresses else "",
+        "" if k1 is None else f"{k1:g}",
+    )

@@ -1,0 +1,256 @@
+"""Models and files on the hub or in a folder, and exactly which ones. Imports no torch.
+
+A folder is known by the SHA-256 of its content, a hub repository by its commit: branches and tags
+are resolved before anything is keyed by them. The same goes for the length and the dtype that a
+model's config.json names, so that whether a cell is done can be told without torch, transformers or
+a tokenizer.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import repo_folder_name
+
+from nsvd_exp.config.files import expand_path
+from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.keys import model_folder_digest
+
+T = TypeVar("T")
+
+# HTTPError is the base class of whichever HTTP client this huggingface_hub is built on.
+NO_CONNECTION = (ConnectionError, TimeoutError, HTTPError)
+
+SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model at one exact state.
+
+    Attributes:
+        name: folder or hub id, as transformers takes it.
+        commit: of the hub repository; None for a folder.
+        identity: what keys are made of; holds no path.
+        config: its config.json.
+    """
+
+    name: str
+    commit: str | None
+    identity: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `name` is a folder."""
+        return self.commit is None
+
+
+def on_hub(name: str, kind: str, call: Callable[[], T]) -> T:
+    """`call()`, with the hub's exceptions turned into messages.
+
+    Args:
+        name: of the repository.
+        kind: `model` or `dataset`.
+    """
+    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{name}"
+    try:
+        return call()
+    except GatedRepoError:
+        raise NsvdError(
+            f"{kind} '{name}' is gated: accept its licence at {page}, make a token at "
+            "https://huggingface.co/settings/tokens, then `hf auth login` or set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise NsvdError(
+            f"{kind} '{name}' is neither a local folder nor on the hub ({page}), or it is private: "
+            "check the name, or set HF_TOKEN"
+        ) from None
+    except RevisionNotFoundError:
+        raise NsvdError(f"{kind} '{name}' has no such revision: see {page}/tree/main") from None
+    except HFValidationError:
+        raise NsvdError(f"{kind} '{name}' is neither a local folder nor a hub id") from None
+    except LocalEntryNotFoundError:
+        raise _unreachable(name, kind) from None
+    except EntryNotFoundError as error:
+        raise NsvdError(f"{kind} '{name}': {str(error).splitlines()[0]}") from None
+    except HfHubHTTPError as error:
+        raise NsvdError(f"{kind} '{name}': the hub answered {error}") from None
+    except NO_CONNECTION:
+        raise _unreachable(name, kind) from None
+
+
+def _unreachable(name: str, kind: str) -> NsvdError:
+    local = "model.name=FOLDER" if kind == "model" else "data_dir=FOLDER"
+    return NsvdError(
+        f"{kind} '{name}' is no local folder, the hub cannot be reached, and it is not in the hub "
+        f"cache ({constants.HF_HUB_CACHE}): connect, or give a local copy with {local}"
+    )
+
+
+@functools.lru_cache
+def hub_commit(name: str, revision: str, kind: str) -> str:
+    """The commit that `revision` of a hub repository stands for; asked once per process.
+
+    Where the hub cannot be reached, the hub cache answers.
+
+    Raises:
+        NsvdError: there is no such repository or revision, it is gated, or the hub is out of reach
+            and the cache does not know it.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    try:
+        info = huggingface_hub.HfApi().repo_info(
+            name, revision=revision, repo_type=kind, timeout=20
+        )
+        return str(info.sha)
+    except (HFValidationError, HfHubHTTPError) as error:
+        failure: Exception = error
+    except NO_CONNECTION as error:
+        folder = repo_folder_name(repo_id=name, repo_type=kind)
+        reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
+        if reference.is_file():
+            return reference.read_text().strip()
+        failure = error
+
+    def fail() -> str:
+        raise failure
+
+    return on_hub(name, kind, fail)
+
+
+def hub_file(name: str, file: str, commit: str, kind: str) -> Path:
+    """One file of a hub repository, downloaded or from the hub cache."""
+    return Path(
+        on_hub(
+            name,
+            kind,
+            lambda: huggingface_hub.hf_hub_download(name, file, revision=commit, repo_type=kind),
+        )
+    )
+
+
+def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False) -> ModelSource:
+    """The model folder, or else the hub repository, that `name` stands for.
+
+    Args:
+        tokenizer_only: whether a folder without config.json will do.
+
+    Raises:
+        NsvdError: neither is there, or it has no config.json.
+    """
+    folder = Path(expand_path(name))
+    if folder.is_dir():
+        config_path = folder / "config.json"
+        if not (config_path.is_file() or tokenizer_only):
+            raise NsvdError(f"model folder {name} has no config.json")
+        config = _read_json(config_path) if config_path.is_file() else {}
+        return ModelSource(str(folder), None, {"sha256": model_folder_digest(folder)}, config)
+    if name.startswith(("/", "./", "../", "~")):
+        raise NsvdError(f"there is no model folder {folder}")
+    commit = hub_commit(name, revision, "model")
+    config = _read_json(hub_file(name, "config.json", commit, "model"))
+    return ModelSource(name, commit, {"hub": name, "commit": commit}, config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NsvdError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise NsvdError(f"{path} holds no JSON object")
+    return content
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config.json that describes the language model (multimodal ones nest it)."""
+    return dict(config.get("text_config") or config)
+
+
+def max_length(source: ModelSource, model: ModelConfig) -> int:
+    """How many positions the model takes, in tokens.
+
+    Raises:
+        NsvdError: its config.json does not say, and neither does `model.max_length`.
+    """
+    config = _text_config(source.config)
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
+    for value in (model.max_length, *(config.get(name) for name in names)):
+        if value:
+            return int(value)
+    raise NsvdError(f"config.json of {model.name} names no maximal length: give model.max_length=")
+
+
+def resolve_length(name: str, asked: int | None, source: ModelSource, model: ModelConfig) -> int:
+    """The tokens of one window: what was asked for, or the smaller of 2048 and the model's limit.
+
+    Args:
+        name: of the setting, for messages.
+
+    Raises:
+        NsvdError: more was asked for than the model takes.
+    """
+    limit = max_length(source, model)
+    length = min(2048, limit) if asked is None else asked
+    if length > limit:
+        raise NsvdError(
+            f"{name}={length} is more than the {limit} positions the model takes: use {limit} or "
+            "less (model.max_length= if its config.json is wrong)"
+        )
+    return length
+
+
+def resolve_dtype(dtype: str, device: str, source: ModelSource) -> str:
+    """`auto` as float32 on a CPU and the checkpoint's own dtype on CUDA.
+
+    Raises:
+        NsvdError: the checkpoint does not say which dtype it has.
+    """
+    if dtype != "auto":
+        return dtype
+    if device == "cpu":
+        return "float32"
+    for config in (source.config, _text_config(source.config)):
+        named = config.get("dtype") or config.get("torch_dtype")
+        if named:
+            return str(named).removeprefix("torch.")
+    if source.is_local:
+        paths = sorted(Path(source.name).glob("*.safetensors"))
+        found = next(filter(None, map(_safetensors_dtype, paths)), None)
+        if found:
+            return found
+    raise NsvdError(f"config.json of {source.name} names no dtype: give dtype=float16, say")
+
+
+def _safetensors_dtype(path: Path) -> str | None:
+    """The dtype of the first floating tensor, from the file's header; None where there is none."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, path.stat().st_size))
+    try:
+        tensors = {k: v for k, v in json.loads(header).items() if k != "__metadata__"}
+    except ValueError:
+        raise NsvdError(f"{path} is damaged: it has no safetensors header") from None
+    dtypes = (SAFETENSORS_DTYPES.get(tensor["dtype"]) for tensor in tensors.values())
+    return next(filter(None, dtypes), None)

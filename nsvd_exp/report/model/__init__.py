@@ -1,0 +1,1 @@
+"""What a report says: stored measurements, arranged as the paper's tables, beside its numbers."""

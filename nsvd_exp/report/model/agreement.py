@@ -1,0 +1,122 @@
+"""What two stored results must agree in before they are compared or averaged.
+
+Two measurements stand in one table only where model, precision, solver, calibration, protocol, text
+and tokens are the same. All of this is flattened into one `Agreement` per measurement.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nsvd_exp.storage.results import Result
+
+Agreement = dict[str, str]
+"""The settings behind a measurement, as text, by name."""
+
+SHOWN_DIGITS = 12  # of a hash
+
+
+def cell_agreement(result: Result) -> Agreement:
+    """What the measurements of a cell depend on, without the calibration's seed.
+
+    A setting that the method does not have is left out, so the cell agrees with any value of it.
+    """
+    identity = result["identity"]
+    agreement = _flat("model", identity["model"])
+    agreement["dtype"] = identity["dtype"]
+    if identity["method"] is not None:
+        # The rows of one table differ in k1.
+        fields = {name: value for name, value in identity["method"].items() if name != "k1"}
+        agreement |= _flat(f"method {result['method']}", fields)
+    for name in ("allocation", "storage"):
+        agreement |= _flat(name, identity.get(name, {}))
+    for name, title in (("solver", "solver"), ("skip", "model.skip"), ("version", "decomposition")):
+        if name in identity:
+            agreement[title] = str(identity[name])
+    calibration = identity.get("calibration")
+    if calibration is not None:
+        settings = {name: value for name, value in calibration.items() if name != "seed"}
+        agreement |= _flat("calibration", settings)
+        if result["calibration"] is not None:
+            tokens = f"calibration tokens of seed {calibration['seed']}"
+            agreement[tokens] = result["calibration"]["token_sha256"]
+    return agreement
+
+
+def evaluation_agreement(measurement: Mapping[str, Any]) -> Agreement:
+    """What one stored measurement depends on besides its cell: protocol, text and tokens."""
+    identity, name = measurement["identity"], measurement["dataset"]
+    agreement = {
+        "evaluation.length": str(measurement["length"]),
+        "evaluation.max_windows": str(measurement["max_windows"]),
+        "evaluation.dtype": measurement["dtype"],
+        "evaluation": str(identity["version"]),
+        f"tokens of {name}": measurement["token_sha256"],
+    }
+    return agreement | _flat(name, identity["source"])
+
+
+def similarity_agreement(record: Result) -> Agreement:
+    """What a similarity record depends on."""
+    identity, dataset = record["identity"], record["dataset"]
+    protocol = identity["dataset"]
+    agreement = {
+        "dtype": identity["dtype"],
+        "model.skip": str(identity["skip"]),
+        "similarity": str(identity["version"]),
+        "evaluation.length": str(protocol["length"]),
+        "evaluation.max_windows": str(protocol["max_windows"]),
+        "calibration tokens": record["calibration"]["token_sha256"],
+        f"tokens of {dataset['name']}": dataset["token_sha256"],
+    }
+    agreement |= _flat("model", identity["model"]) | _flat("calibration", identity["calibration"])
+    return agreement | _flat(dataset["name"], protocol["source"])
+
+
+def _flat(prefix: str, tree: Mapping[str, Any]) -> Agreement:
+    """`{"a": {"b": 1}}` as `{"prefix.a.b": "1"}`."""
+    leaves: Agreement = {}
+    for name, value in tree.items():
+        key = f"{prefix}.{name}"
+        leaves |= _flat(key, value) if isinstance(value, Mapping) else {key: str(value)}
+    return leaves
+
+
+def agrees(one: Agreement, other: Agreement) -> bool:
+    """Whether the two have the same value wherever both have one."""
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
+
+
+def merged(seen: Iterable[Agreement]) -> list[Agreement]:
+    """The largest agreements without a contradiction; each of `seen` agrees with one or more."""
+    seen = list(seen)
+    count = Counter(frozenset(agreement.items()) for agreement in seen)
+    # The most specific ones first: what leaves a setting open joins those that have fixed it.
+    seen.sort(key=lambda a: (len(a), count[frozenset(a.items())]), reverse=True)
+    largest: list[Agreement] = []
+    for agreement in seen:
+        fitting = [known for known in largest if agrees(agreement, known)]
+        for known in fitting:
+            known |= agreement
+        if not fitting:
+            largest.append(dict(agreement))
+    return largest
+
+
+def differences(one: Agreement, other: Agreement) -> list[str]:
+    """Where `one` differs from `other`, in words: `solver paper (not basis)`."""
+    differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
+    # Other settings give other tokens: tokens are named only where nothing else explains them.
+    causes = [name for name in differ if not _is_about_tokens(name)]
+    return [f"{name} {_short(one[name])} (not {_short(other[name])})" for name in causes or differ]
+
+
+def _is_about_tokens(name: str) -> bool:
+    return name.startswith(("tokens of ", "calibration tokens"))
+
+
+def _short(value: str) -> str:
+    is_hash = len(value) in (40, 64) and not set(value) - set("0123456789abcdef")
+    return value[:SHOWN_DIGITS] if is_hash else value

@@ -1,0 +1,192 @@
+"""What is missing or failed in the tables, and the commands that fill it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nsvd_exp.bundled import TEXT_DIR
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.measurements import Contents
+from nsvd_exp.report.model.protocol import PAPERS_LENGTH, default_calibration, model_files
+from nsvd_exp.report.model.settings import Setting
+from nsvd_exp.report.model.similarities import SimilarityBlock
+from nsvd_exp.report.model.tables import Block
+from nsvd_exp.storage.keys import file_digest
+from nsvd_exp.storage.results import Result
+
+Gap = tuple[str, str]
+"""What is missing, and the command that fills it."""
+
+BUNDLED = "tiny"
+
+UNFILLED = {"missing": "missing", "failed": "failed", "partial": "unfinished"}
+
+
+def gaps_of(blocks: Iterable[Block], results_dir: str) -> list[Gap]:
+    """One gap per block that is not complete; blocks of which nothing is stored come last."""
+    blocks = list(blocks)
+    started = [b for b in blocks if b.setting is not None and (b.incomplete or b.unstarted)]
+    unstarted = [b for b in blocks if b.setting is None]
+    found = [(_what(block), _command(block, results_dir)) for block in started]
+    found += [
+        (f"Table {b.table}, {b.model}: not run", _preset(b, b.model, results_dir))
+        for b in unstarted
+    ]
+    return found
+
+
+def similarity_gaps(
+    contents: Contents, blocks: Iterable[SimilarityBlock], model: str | None, results_dir: str
+) -> list[Gap]:
+    """One gap per model whose Figure 1 is not complete; the paper's model comes last.
+
+    Args:
+        blocks: those of the stored similarities.
+        model: the title of the model to show; None for all.
+    """
+    done = {block.model: block for block in blocks if block.place == 0}
+    found = []
+    for title in dict.fromkeys([*contents.models, paper.SIMILARITY_MODEL]):
+        known = done[title].datasets if title in done else {}
+        absent = [name for name in paper.datasets() if name not in known]
+        if absent and model in (None, title):
+            what = f"Figure 1, {title}: {len(absent)} of {len(paper.datasets())} sets missing"
+            only = [f"dataset={','.join(absent)}"] if known else []
+            found.append((what, _figure_command(contents, title, only, results_dir)))
+    return found
+
+
+def _figure_command(contents: Contents, model: str, only: list[str], results_dir: str) -> str:
+    results = [*contents.cells, *contents.similarities]
+    overrides = []
+    if first := next((result for result in results if result["model"] == model), None):
+        overrides = _model_overrides([paper.SIMILARITY_MODEL], first) + _data_overrides(first)
+    quoted = map(shlex.quote, [*overrides, *only])
+    return " ".join(["python -m nsvd_exp experiment=figure1", *quoted, *_place(results_dir)])
+
+
+def _what(block: Block) -> str:
+    states = [e.state for line in block.lines for e in line.entries.values()]
+    counts = {said: states.count(state) for state, said in UNFILLED.items()}
+    said = [f"{count} numbers {state}" for state, count in counts.items() if count]
+    if block.unstarted:
+        ratios = ", ".join(f"{100 * ratio:g}%" for ratio in block.unstarted)
+        said.append(f"nothing at the paper's {ratios}")
+    setting = f" with {', '.join(block.differences)}" if block.differences else ""
+    return f"Table {block.table}, {block.model}{setting}: {', '.join(said)}"
+
+
+def _preset(block: Block, model: str, results_dir: str) -> str:
+    parts = ["python -m nsvd_exp", f"experiment=table{block.table}"]
+    if paper.tables()[block.table].models != [model]:
+        parts.append(f"model={model_files()[model]}")
+    return " ".join([*parts, *_place(results_dir)])
+
+
+def _place(results_dir: str) -> list[str]:
+    return [] if results_dir == "results" else [shlex.quote(f"results_dir={results_dir}")]
+
+
+def _command(block: Block, results_dir: str) -> str:
+    """The preset of the block's table with this setting; it skips the cells that are done."""
+    assert block.setting is not None
+    cell = _fullest(block.setting)
+    overrides = [
+        f"experiment=table{block.table}",
+        *_model_overrides(paper.tables()[block.table].models, cell),
+        *_data_overrides(cell),
+        *_ratio_overrides(block),
+        *_calibration_overrides(block.setting, cell),
+        *_evaluation_overrides(block.setting, cell),
+    ]
+    quoted = [shlex.quote(override) for override in overrides]
+    return " ".join(["python -m nsvd_exp", *quoted, *_place(results_dir)])
+
+
+def _fullest(setting: Setting) -> Result:
+    """The newest cell, of the calibrated ones where there are any: it knows all settings."""
+    return max(setting.cells, key=lambda cell: ("calibration" in cell["config"], cell["updated"]))
+
+
+def _model_overrides(papers: list[str], cell: Result) -> list[str]:
+    """What turns a preset for the models `papers` into one for the model of `cell`."""
+    model, identity = cell["model"], cell["identity"]["model"]
+    name, is_local, is_bundled = model_files().get(model), "hub" not in identity, model == BUNDLED
+    skip = cell["config"]["model"]["skip"]
+    skipped = [f"model.skip=[{','.join(skip)}]"] if skip else []
+    if name is not None and (is_bundled or not is_local):
+        return ([] if papers == [model] else [f"model={name}"]) + skipped
+    place = "model.name=MODEL_FOLDER" if is_local else f"model.name={identity['hub']}"
+    revision = [] if is_local else [f"model.revision={identity['commit']}"]
+    return [f"model={name or 'hf'}", place, *revision, *skipped]
+
+
+def _data_overrides(cell: Result) -> list[str]:
+    sources = {name: n["identity"]["source"] for name, n in cell.get("datasets", {}).items()}
+    local = {name: s["sha256"] for name, s in sources.items() if "sha256" in s}
+    if not local or (cell["model"] == BUNDLED and local.items() <= _bundled_texts().items()):
+        return []
+    return ["data_dir=DATA_FOLDER"]
+
+
+@cache
+def _bundled_texts() -> dict[str, str]:
+    """The SHA-256 of each bundled test set, by dataset."""
+    return {path.parent.name: file_digest(path) for path in Path(TEXT_DIR).glob("*/test.*")}
+
+
+def _ratio_overrides(block: Block) -> list[str]:
+    ratios = {line.row.ratio for line in block.incomplete if line.row.ratio is not None}
+    wanted = sorted(ratios | set(block.unstarted))
+    if not wanted or wanted == paper.tables()[block.table].ratios:
+        return []
+    return [f"ratio={','.join(f'{ratio:g}' for ratio in wanted)}"]
+
+
+def _default_length(model: str) -> int:
+    """How many tokens a calibration sample and a window have by default."""
+    return int(default_calibration(model)["length"] or PAPERS_LENGTH)
+
+
+def _calibration_overrides(setting: Setting, cell: Result) -> list[str]:
+    calibration = cell["config"].get("calibration")
+    if calibration is None:
+        return []
+    default = default_calibration(cell["model"]) | {"length": _default_length(cell["model"])}
+    seeds = {
+        c["identity"]["calibration"]["seed"]
+        for c in setting.cells
+        if "calibration" in c["identity"]
+    }
+    stored: dict[str, Any] = {name: calibration[name] for name in default if name != "batch"}
+    stored["seed"] = ",".join(map(str, sorted(seeds)))
+    default["seed"] = str(default["seed"])
+    found = [f"calibration.{k}={v}" for k, v in stored.items() if v != default[k]]
+    if calibration["dataset"]["name"] != "wikitext2":
+        found.append(f"calibration.dataset={calibration['dataset']['name']}")
+    return found
+
+
+def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
+    agreement, config = setting.agreement, cell["config"]
+    found = []
+    names = list(setting.dataset_titles)
+    if names and set(names) != set(paper.datasets()):
+        found.append(f"dataset=[{','.join(names)}]")
+    length = agreement.get("evaluation.length")
+    if length is not None and int(length) != _default_length(cell["model"]):
+        found.append(f"evaluation.length={length}")
+    if agreement.get("evaluation.max_windows", "None") != "None":
+        found.append(f"evaluation.max_windows={agreement['evaluation.max_windows']}")
+    if agreement.get("evaluation.dtype", "float32") != "float32":
+        found.append(f"evaluation.dtype={agreement['evaluation.dtype']}")
+    if agreement.get("solver", "basis") != "basis":
+        found.append(f"solver={agreement['solver']}")
+    on_cpu = config.get("device") == "cpu" or (cell["environment"] or {}).get("device") == "cpu"
+    if on_cpu and cell["dtype"] != "float32":
+        found.append(f"dtype={cell['dtype']}")
+    return found

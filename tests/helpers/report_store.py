@@ -1,0 +1,376 @@
+"""Results as the program stores them, made by hand and without a model: for the report's tests."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from nsvd_exp.config.files import conf_dir, method_files, model_named, register
+from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.data.sources import hub_identity
+from nsvd_exp.report.make import write
+from nsvd_exp.report.model import paper, tables
+from nsvd_exp.report.model.entries import Entry
+from nsvd_exp.report.model.measurements import read_contents
+from nsvd_exp.report.model.paper import Row
+from nsvd_exp.report.model.protocol import default_calibration, model_files
+from nsvd_exp.report.model.report import gather
+from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.storage.keys import decimal_text, digest
+from nsvd_exp.storage.results import Result, cell_file, put_measurement, similarity_file
+
+ENVIRONMENT = {
+    "nsvd_exp": "0.1.0",
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+    "python": "3.11.7",
+    "libraries": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "device": "cpu",
+    "hardware": "a processor",
+    "threads": 2,
+}
+MEASURED = "2026-01-02T03:04:05+00:00"
+EIGHT = dict(zip(paper.datasets(), (9.5, 29.0, 26.0, 19.0, 12.0, 6.0, 180.0, 360.0), strict=True))
+AWKWARD_TITLE = '<b>o\'dd & "model"</b>'
+STATISTICS = {"mean": [0.5, 0.7], "abs_mean": [0.9, 0.9], "gram": [0.4, 0.6]}
+
+UNCALIBRATED = ("dense", "svd")
+NESTED = ("nsvd_i", "nsvd_ii", "nid_i", "nid_ii")
+
+
+def sha256(*parts: object) -> str:
+    """A hash that stands for the content these parts name."""
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+
+
+def make_cell(
+    results_dir: Path,
+    model: str = "tiny",
+    method: str = "asvd_i",
+    ratio: float = 0.3,
+    k1: float | None = None,
+    datasets: Mapping[str, float] = EIGHT,
+    *,
+    seed: int = 3,
+    windows: int = 20,
+    status: str = "done",
+    length: int | None = None,
+    max_windows: int | None = None,
+    samples: int | None = None,
+    solver: str = "basis",
+    dtype: str = "float32",
+    message: str = "out of memory",
+    method_block: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Result:
+    """Store one cell, or add to it; a setting that its method does not have is left out.
+
+    Args:
+        model: a title of `conf/model`, then model, calibration and text are the paper's unless told
+            otherwise; or any other title, then the model is a local folder.
+        k1: None for the default of a method that has a k1.
+        datasets: perplexity by name.
+        length: tokens per window; None for 2048 with the paper's models and 256 with others.
+        message: of a failed cell.
+        method_block: the stored configuration of the method; None for that of `conf/method`.
+        changes: fields of the result to replace.
+    """
+    length = length or _default_length(model)
+    compresses = method != "dense"
+    k1 = (k1 or 0.95) if method in NESTED else k1
+    calibration = None if method in UNCALIBRATED else _calibration(model, seed, samples)
+    identity: dict[str, Any] = {"model": _model_identity(model), "dtype": dtype}
+    identity["method"] = {"class": method} if compresses else None
+    if compresses:
+        identity |= {"ratio": decimal_text(ratio), "solver": solver, "skip": [], "version": 1}
+    if k1 is not None:
+        identity["method"]["k1"] = decimal_text(k1)
+    if calibration is not None:
+        identity["calibration"] = _calibration_identity(model, calibration)
+    result = _result(model, identity, list(EIGHT), calibration, status, message)
+    result |= {
+        "method": method,
+        "ratio": ratio if compresses else None,
+        "k1": k1,
+        "solver": solver if compresses else None,
+        "achieved_ratio": {"layers": ratio, "model": ratio} if compresses else None,
+        "datasets": {},
+        "earlier": [],
+    }
+    block = method_files()[method] if method_block is None else method_block
+    result["config"] |= {"method": dict(block), "solver": solver}
+    cell = cell_file(results_dir, method, identity)
+    result |= changes
+    result |= {name: (cell.read() or result)[name] for name in ("datasets", "earlier")}
+    for name, value in datasets.items():
+        put_measurement(
+            result, _measurement(model, name, value, identity, windows, length, max_windows)
+        )
+    cell.write(result)
+    return result
+
+
+def rewrite(results_dir: Path, result: Result) -> None:
+    """Replace a stored cell, found by its key."""
+    (path,) = (results_dir / "cells").glob(f"*{result['key'][:16]}/result.json")
+    path.write_text(json.dumps(result), encoding="utf-8")
+
+
+def make_papers_tables(results_dir: Path, number: int, model: str, factor: float = 1.01) -> None:
+    """Store every row of one of the paper's tables: `factor` times the printed perplexities."""
+    table = paper.tables()[number]
+    for row in table.rows[model]:
+        ours = {name: factor * p for name, p in table.perplexities(model, row).items()}
+        make_cell(results_dir, model, row.method, row.ratio or 0.3, row.k1, ours)
+
+
+def make_similarity(
+    results_dir: Path,
+    model: str = "tiny",
+    dataset: str = "ptb",
+    values: Mapping[str, Sequence[float | None]] = STATISTICS,
+    *,
+    length: int | None = None,
+    status: str = "done",
+    **changes: Any,
+) -> Result:
+    """Store one similarity record.
+
+    Args:
+        model, length: as in `make_cell`.
+        values: one per layer, by statistic.
+        changes: fields of the record to replace.
+    """
+    length = length or _default_length(model)
+    calibration = _calibration(model, seed=3, samples=None)
+    source = _source(dataset, "test", _is_papers(model))
+    identity = {
+        "model": _model_identity(model),
+        "dtype": "float32",
+        "skip": [],
+        "calibration": _calibration_identity(model, calibration),
+        "dataset": {"source": source, "length": length, "max_windows": None},
+        "version": 1,
+    }
+    result = _result(model, identity, [dataset], calibration, status, "out of memory")
+    result["dataset"] = {
+        "name": dataset,
+        "title": _dataset(dataset).title,
+        "windows": 20,
+        "length": length,
+        "token_sha256": sha256(model, dataset, length),
+    }
+    of_layers = zip(*values.values(), strict=True)
+    layers = [dict(zip(values, of_layer, strict=True)) for of_layer in of_layers]
+    absent = dict.fromkeys(STATISTICS.keys() - values.keys())
+    result["layers"] = [{"name": f"layers.{n}", "n": 8} | absent | v for n, v in enumerate(layers)]
+    result |= {"statistics": list(values)} | changes
+    similarity_file(results_dir, dataset, identity).write(result)
+    return result
+
+
+def scaled(factor: float, **others: float) -> dict[str, float]:
+    """EIGHT times a factor, with `others` in place of some."""
+    return {name: factor * value for name, value in EIGHT.items()} | others
+
+
+def make_full_store(results_dir: Path) -> Path:
+    """Store something of all that a page has to show.
+
+    The paper's model under its protocol; the bundled one with two seeds, a failed and an
+    unfinished cell, and other settings; a model with an awkward name; a damaged file.
+    """
+    make_papers_tables(results_dir, 3, "llama-7b")
+    make_cell(results_dir, method="dense", datasets=scaled(0.3))
+    for ratio in (0.3, 0.5):
+        for seed in (3, 4):
+            factor = 1 + ratio + seed / 100
+            make_cell(results_dir, method="asvd_i", ratio=ratio, datasets=scaled(factor), seed=seed)
+        better = scaled(1.2 + ratio, ptb=60.0)
+        make_cell(results_dir, method="nsvd_i", ratio=ratio, k1=0.95, datasets=better)
+    make_cell(
+        results_dir, method="svd", datasets={}, status="failed", message="<i>the disk</i> is full"
+    )
+    make_cell(results_dir, method="asvd_0", datasets={"ptb": 90.0}, status="partial")
+    make_cell(results_dir, method="asvd_i", datasets=scaled(1.4), length=128)
+    make_cell(results_dir, model=AWKWARD_TITLE, method="asvd_i", datasets={"ptb": 20.0})
+    make_cell(results_dir, model=AWKWARD_TITLE, method="nsvd_i", k1=0.95, datasets={"ptb": 25.0})
+    for name, (mean, _) in paper.similarities().items():
+        alike = {"mean": [mean - 0.2, mean + 0.04], "abs_mean": [mean - 0.2, mean + 0.21]}
+        make_similarity(results_dir, "llama-7b", name, alike)
+    make_similarity(results_dir, "tiny", "ptb")
+    make_similarity(results_dir, "tiny", "c4", length=128)
+    make_similarity(results_dir, "tiny", "wikitext2")
+    (results_dir / "cells" / "broken").mkdir()
+    (results_dir / "cells" / "broken" / "result.json").write_text("{")
+    return results_dir
+
+
+def write_full_page(folder: Path) -> Path:
+    """The page of a full store in `folder/results`; returns the path of `index.html`."""
+    report = gather(str(make_full_store(folder / "results")))
+    return next(path for path in write(report, folder, ["html"]) if path.name == "index.html")
+
+
+def blocks_of(results_dir: Path, number: int = 1, model: str = "tiny") -> list[Block]:
+    """The blocks of a model in one of the tables: its main setting, then its others."""
+    built = tables.build(read_contents(results_dir), [number])[number]
+    return [block for block in built if block.model == model]
+
+
+def block_of(results_dir: Path, number: int = 1, model: str = "tiny") -> Block:
+    """The only block of a model."""
+    (block,) = blocks_of(results_dir, number, model)
+    return block
+
+
+def line_of(block: Block, method: str, ratio: float | None = 0.3, k1: float | None = None) -> Line:
+    """The only line of this row."""
+    (line,) = [line for line in block.lines if line.row == Row(method, ratio, k1)]
+    return line
+
+
+def ptb_of(block: Block, method: str, ratio: float | None = 0.3, k1: float | None = None) -> Entry:
+    """The entry of this row for PTB."""
+    return line_of(block, method, ratio, k1).entries["ptb"]
+
+
+def _is_papers(model: str) -> bool:
+    """Whether the model and its text come from the hub, as the paper's do."""
+    return model in model_files() and model != "tiny"
+
+
+def _default_length(model: str) -> int:
+    return 2048 if _is_papers(model) else 256
+
+
+@functools.cache
+def _dataset(name: str) -> DatasetConfig:
+    written = OmegaConf.load(conf_dir() / "dataset" / f"{name}.yaml")
+    dataset = OmegaConf.to_object(OmegaConf.merge(DatasetConfig, written))
+    assert isinstance(dataset, DatasetConfig)
+    return dataset
+
+
+def _source(dataset: str, split: str, is_papers: bool) -> dict[str, Any]:
+    """The identity of the rows: the hub's, or those of a local file."""
+    if not is_papers:
+        return {"document": "{text}", "format": ".jsonl", "sha256": sha256(dataset, split)}
+    revision = _dataset(dataset).revision
+    commit = revision if len(revision) == 40 else sha256(_dataset(dataset).hub)[:40]
+    return hub_identity(_dataset(dataset), split, commit)
+
+
+def _model_identity(title: str) -> dict[str, Any]:
+    if not _is_papers(title):
+        return {"sha256": sha256(title)}
+    register()
+    model = model_named(model_files()[title], "main")
+    commit = model.revision if len(model.revision) == 40 else sha256(model.name)[:40]
+    identity: dict[str, Any] = {"hub": model.name, "commit": commit}
+    return identity | ({"tokenizer": model.tokenizer} if model.tokenizer else {})
+
+
+def _calibration(model: str, seed: int, samples: int | None) -> dict[str, Any]:
+    """The resolved configuration of the calibration set."""
+    default = default_calibration(model if _is_papers(model) else "tiny")
+    own = {"dataset": asdict(_dataset("wikitext2")), "length": _default_length(model), "seed": seed}
+    return default | own | {"samples": samples or default["samples"]}
+
+
+def _calibration_identity(model: str, calibration: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("samples", "length", "seed", "sampler", "tokenizer")
+    identity = {name: calibration[name] for name in names} | {"version": 1}
+    return {"source": _source("wikitext2", "train", _is_papers(model))} | identity
+
+
+def _measurement(
+    model: str,
+    name: str,
+    perplexity: float,
+    cell: dict[str, Any],
+    windows: int,
+    length: int,
+    max_windows: int | None,
+) -> dict[str, Any]:
+    identity = {
+        "source": _source(name, "test", _is_papers(model)),
+        "length": length,
+        "max_windows": max_windows,
+        "version": 1,
+    }
+    tokens = sha256(model, name, length, windows)
+    window_nll = _window_nll(perplexity, windows, length, tokens, digest(cell))
+    return {
+        "dataset": name,
+        "key": digest(identity),
+        "identity": identity,
+        "perplexity": perplexity,
+        "nll": math.fsum(window_nll),
+        "tokens": windows * (length - 1),
+        "windows": windows,
+        "length": length,
+        "max_windows": max_windows,
+        "dtype": cell["dtype"],
+        "bos": False,
+        "token_sha256": tokens,
+        "window_nll": window_nll,
+        "seconds": 0.5,
+        "measured": MEASURED,
+        "environment": ENVIRONMENT,
+    }
+
+
+def _window_nll(perplexity: float, windows: int, length: int, text: str, cell: str) -> list[float]:
+    """The loss of every window, nats: a window is hard or easy for every method alike."""
+    shared, own = random.Random(text), random.Random(text + cell)
+    noise = [shared.gauss(0, 0.2) + own.gauss(0, 0.03) for _ in range(windows)]
+    mean = math.fsum(noise) / windows
+    return [(math.log(perplexity) + value - mean) * (length - 1) for value in noise]
+
+
+def _result(
+    model: str,
+    identity: dict[str, Any],
+    datasets: Sequence[str],
+    calibration: dict[str, Any] | None,
+    status: str,
+    message: str,
+) -> Result:
+    """The fields that a cell and a similarity record have in common."""
+    config: dict[str, Any] = {
+        "model": {"name": model, "title": model, "skip": []},
+        "dataset": {name: asdict(_dataset(name)) for name in datasets},
+    }
+    error = {"type": "RuntimeError", "message": message, "traceback": "Traceback ..."}
+    made_from = None
+    if calibration is not None:
+        config["calibration"] = calibration
+        tokens = sha256(model, "calibration", identity["calibration"])
+        made_from = {"title": "made up", "token_sha256": tokens}
+    return {
+        "version": 1,
+        "key": digest(identity),
+        "identity": identity,
+        "model": model,
+        "model_source": {"name": model, **identity["model"]},
+        "dtype": identity["dtype"],
+        "config": config,
+        "environment": ENVIRONMENT,
+        "created": MEASURED,
+        "updated": MEASURED,
+        "seconds": {"load": 1.0, "evaluate": 4.0},
+        "peak_memory": {"host_bytes": 1, "device_bytes": None},
+        "calibration": made_from,
+        "layers": [],
+        "status": status,
+        "error": error if status == "failed" else None,
+    }
