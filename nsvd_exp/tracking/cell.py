@@ -13,7 +13,7 @@ from typing import Any
 
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.improvement import average_improvement
+from nsvd_exp.experiment.improvement import average_improvement, calibration_sets
 from nsvd_exp.experiment.plan import CellPlan, plan_cell, reference_of
 from nsvd_exp.experiment.resolve import public_config
 from nsvd_exp.experiment.wording import label_of
@@ -176,8 +176,10 @@ def _average_improvement(plan: CellPlan, result: Result) -> float | None:
     def perplexities(of: CellPlan, found_in: Result | None) -> dict[str, float]:
         return {name: m["perplexity"] for name, m in of.found(found_in).items()}
 
+    ours, theirs = perplexities(plan, result), perplexities(reference, stored)
     names = [m.dataset.name for m in plan.measurements]
-    return average_improvement(perplexities(plan, result), perplexities(reference, stored), names)
+    calibrated_on = calibration_sets(public_config(reference).get("calibration"))
+    return average_improvement(ours, theirs, names, calibrated_on)
 
 
 def _log_layers(run: Run, layers: Sequence[Mapping[str, Any]]) -> None:
