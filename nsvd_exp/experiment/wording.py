@@ -6,8 +6,12 @@ from nsvd_exp.config.schema import Config
 
 
 def format_perplexity(value: float) -> str:
-    """Two decimals, as in the paper; scientific notation from 100 000 on."""
-    return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
+    """Four significant digits of a perplexity, or of a quotient of two: 9.642, 96.42, 9642.
+
+    From 10,000 on, where only the order of magnitude says anything: 1.23e+04.
+    """
+    exponent = int(f"{value:.3e}".partition("e")[2])  # of the rounded value: 9999.9 is 1.00e+04
+    return f"{value:.2e}" if exponent > 3 else f"{value:.{3 - exponent}f}"
 
 
 def label_of(config: Config) -> tuple[str, ...]:
