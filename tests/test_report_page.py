@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from helpers.report_store import group_of, make_cell, scaled, write_full_page
 
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report import make
 from nsvd_exp.report.model.headline import IMPROVEMENT, NATS
 from nsvd_exp.report.model.report import gather
 from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.page import page_text
-from nsvd_exp.report.render.text import number_text
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_the_measures_may_name_different_winners(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_have_four_digits_and_large_ones_one_form(value: float, text: str) -> None:
-    assert number_text(value) == text
+    assert format_perplexity(value) == text
 
 
 def test_a_large_store_reports_soon_and_small(tmp_path: Path) -> None:

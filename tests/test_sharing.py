@@ -100,8 +100,12 @@ def test_a_grid_makes_each_shared_stage_once(
 
 
 def test_the_table_of_a_grid_is_as_it_was_typed(
-    settings: Settings, model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    settings: Settings,
+    model_folder: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a line for each job
     models = f"model.name={model_folder('llama')},{model_folder('llama', 1)}"
     grid = ["dataset=[ptb]", "ratio=0.1,0.3", models, "method=nsvd_i,svd,asvd_i", "report=false"]
     arguments = [a for a in settings("opt") if not a.startswith(("model.name=", "dataset="))]

@@ -21,10 +21,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from nsvd_exp.cli.compose import Composer, Job
+from nsvd_exp.cli.terminal import stderr
+from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
-
-Job = tuple[str, ...]
-"""What one job is told, `name=value` each."""
 
 
 class GridSweeper(Sweeper):
@@ -64,15 +64,17 @@ class GridSweeper(Sweeper):
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         jobs = self._jobs(arguments, loader)
-        composed = [loader.load_sweep_config(self.config, list(job)) for job in jobs]
-        order = grid_order([check_composed(config) for config in composed])
+        if len(jobs) > 1:
+            stderr().print(f"{len(jobs)} jobs: all are checked before the first one starts")
+        composer = Composer(loader, self.config)
+        composed = [composer.compose(job) for job in jobs]
+        checked = [check_composed(config) for config in composed]
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns: dict[int, JobReturn] = {}
-        for batch in self._batches(order):
-            overrides, configs = [jobs[i] for i in batch], [composed[i] for i in batch]
-            launched = self._launch(overrides, configs, first=len(returns))
+        for batch in self._batches(grid_order(checked)):
+            launched = self._launch(jobs, composed, checked, batch, first=len(returns))
             returns |= dict(zip(batch, launched, strict=True))
         in_typed_order = [returns[index] for index in range(len(jobs))]
         code = conclude([returned.return_value for returned in in_typed_order])
@@ -103,10 +105,17 @@ class GridSweeper(Sweeper):
             yield list(order[start : start + size])
 
     def _launch(
-        self, jobs: Sequence[Job], composed: Sequence[DictConfig], first: int
+        self,
+        jobs: Sequence[Job],
+        composed: Sequence[DictConfig],
+        checked: Sequence[Config],
+        batch: Sequence[int],
+        first: int,
     ) -> Sequence[JobReturn]:
+        """Launch the jobs with the indices of the batch; the first one gets the number `first`."""
         from nsvd_exp.cli.launchers.base import GridLauncher
 
-        if isinstance(self.launcher, GridLauncher):
-            return self.launcher.launch_composed(composed, first)
-        return self.launcher.launch([list(job) for job in jobs], initial_job_idx=first)
+        if not isinstance(self.launcher, GridLauncher):
+            return self.launcher.launch([list(jobs[index]) for index in batch], first)
+        configs, settings = [composed[i] for i in batch], [checked[i] for i in batch]
+        return self.launcher.launch_composed(configs, settings, first, total=len(jobs))

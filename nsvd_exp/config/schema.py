@@ -229,6 +229,7 @@ class TrackingConfig:
         entity: W&B user or team; null: the account's default.
         group: what the runs stand under; null: the preset's name, or else the model's.
         dir: the run files are in `wandb/` under this folder.
+        progress: whether a run has curves of how far each stage is.
     """
 
     mode: str = "disabled"
@@ -236,6 +237,7 @@ class TrackingConfig:
     entity: str | None = None
     group: str | None = None
     dir: str = "results"
+    progress: bool = False
 
     def __post_init__(self) -> None:
         _require_one_of("tracking.mode", self.mode, TRACKING_MODES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,18 +43,27 @@ Texts = dict[str, str]
 """The text of each planned measurement, by its key."""
 
 
-def run_cell(plan: CellPlan, session: Session, observer: Observer | None = None) -> Result:
+def run_cell(
+    plan: CellPlan,
+    session: Session,
+    observer: Observer | None = None,
+    on_wait: Callable[[str], None] = log.warning,
+) -> Result:
     """Do what is missing of a cell and return its result, which is stored by then.
 
     A problem in the work does not raise: the result then has `status` = `failed`, and its `error`
     says why.
+
+    Args:
+        on_wait: is told before this waits for another process that is at the same cell; where it
+            raises, nothing is waited for.
 
     Raises:
         NsvdError: the stored result is damaged or of another version.
         OSError: the store cannot be written.
     """
     observer = observer or Observer()
-    with plan.file.lock(log.warning):
+    with plan.file.lock(on_wait):
         previous = plan.file.read()
         if previous is not None and plan.is_done(previous):
             observer.skipped(previous)  # another process did it while this one waited

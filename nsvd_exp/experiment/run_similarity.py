@@ -64,7 +64,9 @@ class _Records:
         with file.lock(log.warning):
             previous = file.read()
             if previous is not None and plan.is_done(previous):
+                self.observer.skipped(previous)
                 return previous
+            self.observer.started()
             result = started_similarity(plan, measurement, file, previous)
             error = None
             try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.entries import RUINED
 from nsvd_exp.report.model.headline import MEASURES
@@ -29,7 +30,6 @@ from nsvd_exp.report.render.text import (
     layout_title,
     left_out,
     nats,
-    number_text,
     paper_title,
     percent,
     ratio_title,
@@ -104,7 +104,7 @@ def _environment() -> jinja2.Environment:
         "separators": (",", ":"), "sort_keys": False, "ensure_ascii": False,
     }  # fmt: skip
     environment.filters |= {
-        "perplexity": number_text,
+        "perplexity": format_perplexity,
         "percent": percent,
         "change": change,
         "times": times,

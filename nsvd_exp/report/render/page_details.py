@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.entries import Contrast, Entry
 from nsvd_exp.report.model.intervals import Interval, interval
 from nsvd_exp.report.model.measurements import Measurement
@@ -19,7 +20,6 @@ from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.render.text import (
     group_title,
     nats,
-    number_text,
     percent,
     ratio_title,
     row_title,
@@ -76,8 +76,8 @@ class Details:
     def _of(self, entry: Entry) -> tuple[list[str | None], list[list[Any]]]:
         several = len(entry.measurements) > 1
         values = [
-            None if entry.perplexity is None else number_text(entry.perplexity),
-            None if entry.deviation is None else number_text(entry.deviation),
+            None if entry.perplexity is None else format_perplexity(entry.perplexity),
+            None if entry.deviation is None else format_perplexity(entry.deviation),
             _bounds(entry.interval),
             None if entry.over_dense is None else _over_dense(entry.over_dense),
             None if entry.over_reference is None else _over_reference(entry.over_reference),
@@ -115,7 +115,7 @@ class Details:
     def _run(self, measurement: Measurement, several: bool) -> list[Any]:
         stored, cell = measurement.stored, measurement.cell
         return [
-            number_text(measurement.perplexity) if several else None,
+            format_perplexity(measurement.perplexity) if several else None,
             measurement.seed,
             round(stored["seconds"], 2),
             self._place(stored, stored["measured"], stored["environment"]),
@@ -155,13 +155,13 @@ def _over_reference(contrast: Contrast) -> str:
 
 
 def _bounds(bounds: Interval | None) -> str | None:
-    return None if bounds is None else " to ".join(map(number_text, bounds))
+    return None if bounds is None else " to ".join(map(format_perplexity, bounds))
 
 
 def _optional(entry: Entry, name: str) -> str | None:
     """A field that older measurements lack."""
     value = entry.measurements[0].stored.get(name) if entry.measurements else None
-    return None if value is None else number_text(value)
+    return None if value is None else format_perplexity(value)
 
 
 def _time(stamp: str) -> str:

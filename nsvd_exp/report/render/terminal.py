@@ -14,6 +14,7 @@ from rich.measure import Measurement as Width
 from rich.padding import Padding
 from rich.table import Table
 
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.comparison import Comparison
 from nsvd_exp.report.model.entries import Average, Entry
 from nsvd_exp.report.model.gaps import Gap
@@ -23,7 +24,6 @@ from nsvd_exp.report.render.text import (
     change,
     group_title,
     nats,
-    number_text,
     ratio_title,
     result_text,
     row_title,
@@ -100,7 +100,7 @@ def show_comparison(comparison: Comparison) -> None:
     for pair in comparison.pairs[:PAIRS_SHOWN]:
         row = pair.here.row
         settings = ["" if value is None else f"{value:g}" for value in (row.ratio, row.k1)]
-        perplexities = [number_text(m.perplexity) for m in (pair.here, pair.there)]
+        perplexities = [format_perplexity(m.perplexity) for m in (pair.here, pair.there)]
         names = (escape(pair.here.cell["model"]), escape(row.method))
         table.add_row(
             *names, *settings, escape(pair.here.dataset), *perplexities, f"{pair.difference:+.3%}"

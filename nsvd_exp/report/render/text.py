@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.entries import Average, Entry
 from nsvd_exp.report.model.intervals import Interval
 from nsvd_exp.report.model.paper import LAYOUTS
@@ -12,16 +13,7 @@ from nsvd_exp.report.model.tables import Block
 
 STATES = {"missing": "–", "failed": "failed", "partial": "unfinished"}
 AVERAGE_HEADINGS = ("Avg. impro.", "Nats over dense")
-LARGEST_PLAIN = 9999.5  # from here on numbers are written as 1.23e4
 TIMES_FROM = 10  # a perplexity of that many times ASVD-I's is said so, and not in per cent
-
-
-def number_text(value: float) -> str:
-    """Four significant digits: `9.750`, `883.8`; three from 10 000 on, in one form: `1.23e4`."""
-    if value >= LARGEST_PLAIN:
-        digits, _, exponent = f"{value:.2e}".partition("e")
-        return f"{digits}e{int(exponent)}" if exponent else digits
-    return f"{value:#.4g}".rstrip(".")
 
 
 def percent(fraction: float) -> str:
@@ -41,7 +33,7 @@ def times(value: float) -> str:
 
 
 def _times_number(value: float) -> str:
-    return f"{value:#.3g}".rstrip(".") if value < 1000 else number_text(value)
+    return f"{value:#.3g}".rstrip(".") if value < 1000 else format_perplexity(value)
 
 
 def nats(value: float) -> str:
@@ -53,8 +45,8 @@ def entry_text(entry: Entry) -> str:
     """Perplexity and deviation over seeds; the state where there is no perplexity."""
     if entry.perplexity is None:
         return STATES[entry.state]
-    text = number_text(entry.perplexity)
-    return text if entry.deviation is None else f"{text} ± {number_text(entry.deviation)}"
+    text = format_perplexity(entry.perplexity)
+    return text if entry.deviation is None else f"{text} ± {format_perplexity(entry.deviation)}"
 
 
 def result_text(entry: Entry) -> str:
@@ -73,7 +65,7 @@ def printed_text(entry: Entry) -> str:
     """The paper's number at this place, and how far ours is from it where they are comparable."""
     if entry.printed is None:
         return ""
-    text = number_text(entry.printed)
+    text = format_perplexity(entry.printed)
     if entry.printed_improvement is not None:
         text += f" ({change(entry.printed_improvement)})"
     return text if entry.difference is None else f"{text}; ours {percent(entry.difference)}"
