@@ -81,7 +81,7 @@ def test_a_grid_fits_the_terminal_and_each_number_stands_there_once(
     lines = shown(terminal.grid_table(outcomes), width, capsys, monkeypatch)
     assert max(map(len, lines)) <= (width or 80)
     expected = Counter(text for o in outcomes for text in o.values.values())
-    found = Counter(re.findall(r"(?<![\w.=])[\d.]+(?:e\+\d+)?(?![\w.=])", "\n".join(lines[1:])))
+    found = Counter(re.findall(r"(?<![\w.=])[\d.]+(?:e\d+)?(?![\w.=])", "\n".join(lines[1:])))
     assert {text: found[text] for text in expected} == expected
     words = " ".join(lines).split()
     assert {o.label[1] for o in outcomes} <= set(words)
