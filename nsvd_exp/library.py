@@ -161,7 +161,6 @@ def compress(
     """Compress a model in place: its Linears become low-rank layers in their own dtype.
 
     Args:
-        model: a causal language model of transformers.
         method: one of `nsvd_exp.methods`, or your own.
         ratio: fraction of the compressed weights' parameters to remove, 0 < ratio < 1.
         calibration: from `calibrate` with the same `skip`; methods that read no activations need

@@ -99,17 +99,11 @@ class BasisMemory:
         for key in [key for key in self._held if key[0].model != model]:
             del self._held[key]
 
-    def clear(self) -> None:
-        """Let go of all."""
-        self._held.clear()
-
 
 class SharedBases:
     """The bases of one model and metric, as `nsvd_exp.pipeline.compress` asks for them.
 
     Args:
-        of: which.
-        memory: of the process.
         cache: where they are kept; one that keeps no bases, or None: nowhere.
         limit: bytes of memory that the bases of this process may take; None: a quarter of what the
             process may use.
@@ -131,12 +125,7 @@ class SharedBases:
             self._cache.use(BASES, of.key, of.about)
 
     def get(self, layer: str, W: Tensor, make: Make) -> OutputBasis:
-        """The basis of a layer: from memory, from disk, or made.
-
-        Args:
-            W: (m, n), the layer's weight.
-            make: gives the output directions of W.
-        """
+        """The basis of a layer with weight W (m, n): from memory, from disk, or of `make`."""
         basis = self._memory.get(self._of, layer)
         if basis is None:
             basis = self._new(W, make) if self._cache is None else self._kept(layer, W, make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from nsvd_exp.data.text import text_of
 from nsvd_exp.data.tokens import Tokens, calibration_samples
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.resolve import PlannedCalibration, Resolved, calibration_title
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.loading import check_vocabulary, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
-from nsvd_exp.pipeline.calibrate import calibrate, calibrate_streamed
-from nsvd_exp.progress import Observer, Progress
+from nsvd_exp.pipeline.calibrate import calibrate
+from nsvd_exp.progress import Observer
 from nsvd_exp.storage.cache import CANNOT_WRITE, STATISTICS, Cache
 from nsvd_exp.storage.files import DamagedError, hold
 from nsvd_exp.storage.tensors import StatisticsFolder
@@ -72,24 +73,15 @@ class CalibrationPass:
         return folder.load(check=False) if kept else made
 
     def _in_memory(self) -> Calibration:
-        """All statistics at once."""
         samples = self._samples()
-        inputs, reads = calibrate(self.model, self.layers, samples.ids, *self._options())
-        return Calibration(inputs, reads, self._record(samples))
+        return Calibration(*self._pass(samples), self._record(samples))
 
     def _in(self, path: Path) -> Calibration:
-        """The statistics of a streamed model, written block by block: they never sum up.
-
-        Raises:
-            NsvdError: they cannot be written.
-        """
-        assert self.streamed is not None
+        """The statistics of a streamed model, written block by block: they never sum up."""
         samples, folder = self._samples(), StatisticsFolder(path)
         try:
             with folder.being_written():
-                reads = calibrate_streamed(
-                    self.streamed, self.layers, samples.ids, folder.add, *self._options()
-                )
+                _, reads = self._pass(samples, folder.add)
                 folder.finish(reads, self._record(samples))
         except CANNOT_WRITE as error:
             raise NsvdError(
@@ -125,11 +117,14 @@ class CalibrationPass:
         check_vocabulary(self.model, samples.ids)
         return samples
 
-    def _options(self) -> tuple[int | str, Progress | None]:
-        return self.plan.config.calibration.batch, self.observer.progress("calibrate")
+    def _pass(
+        self, samples: Tokens, add: Callable[[str, Statistics], object] | None = None
+    ) -> tuple[dict[str, Statistics], dict[str, str]]:
+        batch, progress = self.plan.config.calibration.batch, self.observer.progress("calibrate")
+        model = self.streamed or self.model
+        return calibrate(model, self.layers, samples.ids, batch, progress, add)
 
     def _record(self, samples: Tokens) -> dict[str, Any]:
-        """What a result says of the tokens."""
         return {
             "title": calibration_title(self.plan.config.calibration),
             "samples": len(samples.ids),

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from nsvd_exp.models.loading import check_device, to_dtype
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
 from nsvd_exp.pipeline.evaluate import finite, perplexity, window_nll, window_nll_streamed
-from nsvd_exp.progress import Observer
+from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result, put_measurement
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,10 @@ class _Cell:
             return
         with ExitStack() as stack:
             if compressor is not None:
-                stack.enter_context(self._compressed(loaded.model, layers, compressor))
+                progress = self.observer.progress("decompose")
+                compressed, table = self._decompose(compressor, layers, "the weights", progress)
+                self._tell_layers(table, loaded.model)
+                stack.enter_context(replaced(loaded.model, compressed))
             if self.plan.evaluation_dtype != self.plan.dtype:
                 self._cast(loaded.model, stack)
             for measurement in self.plan.missing(self.result):
@@ -153,17 +156,15 @@ class _Cell:
             None if plan.config.solver == "paper" else self.session.bases(plan, method),
         )
 
-    @contextmanager
-    def _compressed(
-        self, model: nn.Module, layers: dict[str, nn.Linear], compressor: Compressor
-    ) -> Iterator[None]:
-        """Low-rank layers are in the model inside, and the dense ones again afterwards."""
-        progress = self.observer.progress("decompose")
-        with self.stopwatch("decompose"), memory_to("decompose the weights", self.plan.device):
-            compressed, table = compressor.compress(layers, progress)
-        self._tell_layers(table, model)
-        with replaced(model, compressed):
-            yield
+    def _decompose(
+        self,
+        compressor: Compressor,
+        layers: dict[str, nn.Linear],
+        what: str,
+        progress: Progress | None = None,
+    ) -> tuple[dict[str, nn.Module], list[dict[str, Any]]]:
+        with self.stopwatch("decompose"), memory_to(f"decompose {what}", self.plan.device):
+            return compressor.compress(layers, progress)
 
     def _tell_layers(self, table: list[dict[str, Any]], model: nn.Module) -> None:
         self.result["layers"] = table
@@ -205,8 +206,14 @@ class _Cell:
         texts: Texts,
     ) -> None:
         """All datasets in one pass of the model, a block of which is in memory at a time."""
-        parts, problem = self._windows_of_all(texts)
+        parts: list[tuple[PlannedMeasurement, Tokens]] = []
         problems: list[NsvdError] = []
+        lacking: list[NsvdError] = []
+        try:
+            for measurement in self.plan.missing(self.result):
+                parts.append((measurement, self.session.windows(self.plan, measurement, texts)))
+        except NsvdError as error:  # the datasets before it have their numbers all the same
+            lacking.append(error)
         if parts:
             ids = torch.cat([tokens.ids for _, tokens in parts])
             seconds_before = self.stopwatch.seconds.get("evaluate", 0.0)
@@ -217,24 +224,11 @@ class _Cell:
                 share = seconds * len(own) / len(ids)
                 try:
                     self._keep(self._measurement(measurement, tokens, own, share))
-                except NsvdError as error:  # the datasets after it have their numbers all the same
+                except NsvdError as error:  # and so have those after it
                     problems.append(error)
-        if problem is not None:
-            problems.append(problem)
+        problems += lacking
         if problems:
             raise problems[0]
-
-    def _windows_of_all(
-        self, texts: Texts
-    ) -> tuple[list[tuple[PlannedMeasurement, Tokens]], NsvdError | None]:
-        """The windows of what is missing, up to the first dataset that has none, and its error."""
-        parts: list[tuple[PlannedMeasurement, Tokens]] = []
-        for measurement in self.plan.missing(self.result):
-            try:
-                parts.append((measurement, self.session.windows(self.plan, measurement, texts)))
-            except NsvdError as error:
-                return parts, error
-        return parts, None
 
     def _nll_streamed(
         self,
@@ -247,18 +241,15 @@ class _Cell:
         decomposed = self.observer.progress("decompose") if compressor else None
         rows: dict[str, dict[str, Any]] = {}
 
-        @contextmanager
-        def as_evaluated(index: int) -> Iterator[None]:
+        def as_evaluated(index: int) -> AbstractContextManager[None]:
             if compressor is None:
-                yield
-                return
-            with self.stopwatch("decompose"), memory_to("decompose a block", self.plan.device):
-                compressed, table = compressor.compress(streamed.block_of(index, layers))
+                return nullcontext()
+            inside = streamed.block_of(index, layers)
+            compressed, table = self._decompose(compressor, inside, "a block")
             rows.update({row["name"]: row for row in table})
             if decomposed:
                 decomposed(len(rows), len(layers))
-            with replaced(streamed.model, compressed):
-                yield
+            return replaced(streamed.model, compressed)
 
         dtype, batch = getattr(torch, self.plan.evaluation_dtype), self.plan.config.evaluation.batch
         progress = self.observer.progress("evaluate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import check_device
-from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch, watch_streamed
+from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch
 from nsvd_exp.pipeline.similarity import compare_layers
 from nsvd_exp.progress import Observer
 from nsvd_exp.storage.results import Result, ResultFile
@@ -47,16 +48,14 @@ def run_similarities(
     return results
 
 
+@dataclass
 class _Records:
-    """The records of one plan.
+    """The records of one plan; `has_calibration`: the model could be loaded and calibrated."""
 
-    Attributes:
-        has_calibration: whether the model could be loaded and calibrated, or no record needed it.
-    """
-
-    def __init__(self, plan: SimilarityPlan, session: Session, observer: Observer) -> None:
-        self.plan, self.session, self.observer = plan, session, observer
-        self.has_calibration = False
+    plan: SimilarityPlan
+    session: Session
+    observer: Observer
+    has_calibration: bool = False
 
     def made(self, measurement: PlannedMeasurement, file: ResultFile) -> Result:
         """The record of one dataset, which is stored by then."""
@@ -103,17 +102,17 @@ class _Records:
         self.has_calibration = True
         asked = plan.config.similarity
         has_gram = asked.statistic == "gram" or calibration.nbytes < asked.gram_limit_gb * 1e9
+        dataset = measurement.dataset
         with stopwatch("evaluate"):
             tokens = self.session.windows(plan, measurement, texts)
-            name = measurement.dataset.name
-            rows = self._compared(name, layers, calibration, tokens.ids, has_gram)
+            rows = self._compared(dataset.name, layers, calibration, tokens.ids, has_gram)
         windows, length = tokens.ids.shape
         return {
             "environment": environment(plan.device),
             "calibration": calibration.record,
             "dataset": {
-                "name": measurement.dataset.name,
-                "title": measurement.dataset.title,
+                "name": dataset.name,
+                "title": dataset.title,
                 "tokens": windows * length,
                 "windows": windows,
                 "length": length,
@@ -143,10 +142,7 @@ class _Records:
             rows.update({row["name"]: row for row in compare_layers(inside, calibration, sums)})
 
         try:
-            if loaded.streamed is not None:
-                watch_streamed(loaded.streamed, layers, ids, kind, keep, batch, progress)
-            else:
-                keep(layers, watch(loaded.model, layers, ids, kind, batch, progress))
+            watch(loaded.streamed or loaded.model, layers, ids, kind, keep, batch, progress)
         except NsvdError as error:
             raise type(error)(f"dataset {name}: {error}") from None
         return list(rows.values())

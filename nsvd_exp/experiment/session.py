@@ -50,11 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LoadedModel:
-    """A dense model with its tokenizer.
-
-    Attributes:
-        streamed: what brings its weights, where they are not in memory; None where they are.
-    """
+    """A dense model, its tokenizer, and what brings its weights where they are not in memory."""
 
     model: nn.Module
     tokenizer: Any
@@ -64,13 +60,11 @@ class LoadedModel:
 def load_dense(plan: Resolved, is_streamed: bool) -> LoadedModel:
     """The dense model of the plan, from its checkpoint."""
     config = plan.config.model
-    streamed = _streamed(plan) if is_streamed else None
-    model = (
-        load_model(plan.model, config, plan.dtype, plan.device)
-        if streamed is None
-        else streamed.model
-    )
-    return LoadedModel(model, load_tokenizer(plan.model, config), streamed)
+    if is_streamed:
+        streamed = _streamed(plan)
+        return LoadedModel(streamed.model, load_tokenizer(plan.model, config), streamed)
+    model = load_model(plan.model, config, plan.dtype, plan.device)
+    return LoadedModel(model, load_tokenizer(plan.model, config))
 
 
 class Session:
@@ -95,7 +89,7 @@ class Session:
     def load(self, plan: Resolved) -> LoadedModel:
         """The dense model of the plan, which stays loaded until another one is asked for."""
         is_streamed = self.is_streamed(plan)
-        key = f"{'streamed' if is_streamed else 'resident'} {_model_on_device(plan)}"
+        key = f"{'streamed' if is_streamed else 'resident'} {_model_key(plan, device=plan.device)}"
         if self._loaded is None or self._loaded[0] != key:
             if self._loaded is not None:
                 self.release_model()
@@ -108,7 +102,7 @@ class Session:
     def is_streamed(self, plan: Resolved) -> bool:
         """Whether one block of the model is in memory at a time."""
         asked = plan.config.memory
-        is_too_large = _model_on_device(plan) in self._too_large
+        is_too_large = _model_key(plan, device=plan.device) in self._too_large
         return asked == "streamed" or (asked == "auto" and is_too_large)
 
     def with_fallback(self, plan: Resolved, work: Callable[[], T]) -> T:
@@ -123,18 +117,18 @@ class Session:
             if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
                 raise
             problem = f"out of memory: {textwrap.shorten(str(error), 200)}"
+            final = None
             if self.is_streamed(plan):
-                problem += " (with memory=streamed: one block at a time is still too much)"
-                raise OutOfMemoryError(problem) from error
-            if plan.config.memory == "resident":
-                raise OutOfMemoryError(
-                    f"{problem}; one block at a time: memory=streamed"
-                ) from error
+                final = " (with memory=streamed: one block at a time is still too much)"
+            elif plan.config.memory == "resident":
+                final = "; one block at a time: memory=streamed"
+            if final is not None:
+                raise OutOfMemoryError(problem + final) from error
         # Outside of the handler, whose traceback holds the model.
         log.warning("%s: going on with memory=streamed", problem)
-        self._too_large.add(_model_on_device(plan))
+        self._too_large.add(_model_key(plan, device=plan.device))
         self.release_model()
-        self._bases.clear()
+        self._bases = BasisMemory()
         _give_memory_back()  # also of a model that was half loaded
         return self.with_fallback(plan, work)
 
@@ -159,9 +153,6 @@ class Session:
         self, plan: Resolved, measurement: PlannedMeasurement, texts: dict[str, str]
     ) -> Tokens:
         """The windows of one dataset for the loaded model; they stay tokenised.
-
-        Args:
-            texts: from `texts`.
 
         Raises:
             NsvdError: less text than one window, or an id that the model has no embedding for.
@@ -214,7 +205,6 @@ class Session:
         return SharedBases(bases_of(plan, method), self._bases, self._cache(plan), limit)
 
     def _cache(self, plan: Resolved) -> Cache:
-        """Where the plan keeps what is shared with other processes."""
         keep, limit_gb = plan.config.cache.keep, plan.config.cache.limit_gb
         key = (plan.cache_dir, keep, limit_gb)
         if key not in self._caches:
@@ -235,12 +225,8 @@ def bases_of(plan: Resolved, method: Method) -> BasesOf:
     metric = metric_of(method)
     calibration = None if plan.calibration is None else plan.calibration.identity
     of_metric = None if metric == IDENTITY else calibration
-    identity = {
-        **_model_identity(plan),
-        "metric": metric,
-        "calibration": of_metric,
-        "version": STAGE_VERSIONS["decompose"],
-    }
+    version = STAGE_VERSIONS["decompose"]
+    key = _model_key(plan, metric=metric, calibration=of_metric, version=version)
     about = {
         "model": plan.config.model.title,
         "dtype": plan.dtype,
@@ -251,22 +237,14 @@ def bases_of(plan: Resolved, method: Method) -> BasesOf:
     return BasesOf(
         model=_model_key(plan),
         calibration=None if calibration is None else digest(calibration),
-        key=digest(identity)[:32],
+        key=key[:32],
         is_gram=has_gram_metric(method),
         about=about,
     )
 
 
-def _model_identity(plan: Resolved) -> dict[str, Any]:
-    return {"model": plan.model.identity, "dtype": plan.dtype}
-
-
-def _model_key(plan: Resolved) -> str:
-    return digest(_model_identity(plan))
-
-
-def _model_on_device(plan: Resolved) -> str:
-    return digest({**_model_identity(plan), "device": plan.device})
+def _model_key(plan: Resolved, **more: Any) -> str:
+    return digest({"model": plan.model.identity, "dtype": plan.dtype, **more})
 
 
 def _calibration_key(planned: PlannedCalibration) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from nsvd_exp.config.schema import Config
 
 
 def format_perplexity(value: float) -> str:
     """Four significant digits: `9.750`, `883.8`; three from 10,000 on, in one form: `1.23e4`."""
+    if not math.isfinite(value):
+        return f"{value}"
     exponent = int(f"{value:.3e}".partition("e")[2])  # of the rounded value: 9999.9 is 1.00e4
     if exponent <= 3:
         return f"{value:.{3 - exponent}f}"

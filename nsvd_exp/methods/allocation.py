@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
 
 class Storage(Protocol):
-    """How many numbers a product takes in the form in which it is stored."""
+    """What an allocation asks of `nsvd_exp.models.storage.Storage`, which describes both."""
 
-    def numbers(self, m: int, n: int, k: int) -> int:
-        """Numbers that a rank-k product of an (m, n) weight takes."""
+    def numbers(self, m: int, n: int, k: int) -> int: ...
 
-    def largest_rank(self, m: int, n: int, numbers: Fraction) -> int:
-        """The largest rank of an (m, n) weight that takes at most so many numbers; 0 if none."""
+    def largest_rank(self, m: int, n: int, numbers: Fraction) -> int: ...
 
 
 @dataclass(frozen=True)

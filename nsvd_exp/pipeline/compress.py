@@ -49,7 +49,6 @@ class Compressor:
     Attributes:
         ranks: by layer.
         calibration: None for a method that reads no activations.
-        storage: of the products.
         dtype: of the factors and biases. They are rounded to it once, from float64 or from what
             `bases` holds.
         solver: `basis` or `paper`.
@@ -108,14 +107,14 @@ class Compressor:
         if calibration is not None:
             # Read when it is first needed: a cell whose bases are at hand may not need it.
             known = functools.cache(lambda: calibration.of(name).to(W.device, torch.float64))
-        if self.bases is None or self.solver == "paper":
-            statistics = None if known is None else known()
-            return factorise(self.method, W, self.ranks[name], statistics, self.solver)
-        basis = self.bases.get(name, W, lambda: self._directions(W, known))
-        return basis.truncate(self.method, self.ranks[name], known, W.device)
 
-    def _directions(self, W: Tensor, known: Callable[[], Statistics] | None) -> Eigenbasis:
-        return directions(W.double(), self.method, None if known is None else known())
+        def statistics() -> Statistics | None:
+            return None if known is None else known()
+
+        if self.bases is None or self.solver == "paper":
+            return factorise(self.method, W, self.ranks[name], statistics(), self.solver)
+        basis = self.bases.get(name, W, lambda: directions(W.double(), self.method, statistics()))
+        return basis.truncate(self.method, self.ranks[name], known, W.device)
 
 
 def _row(name: str, W: Tensor, factors: Factors) -> dict[str, Any]:
