@@ -178,7 +178,7 @@ def test_a_ratio_out_of_range_changes_nothing(ratio: float) -> None:
 
 
 def test_a_layer_that_cannot_be_factorised_changes_nothing(calibration: Calibration) -> None:
-    unchanged_after(r"model\.layers\.0\.\S+: ratio=0.99 leaves no rank", SVD(), 0.99)
+    unchanged_after(r"model\.layers\.\*\.\S+ .*: ratio=0.99 leaves no rank", SVD(), 0.99)
     last = "model.layers.1.mlp.down_proj"
     reads = {name: read for name, read in calibration.reads.items() if name != last}
     some = Calibration(calibration.inputs, reads, {})
@@ -199,7 +199,7 @@ def test_skipped_layers_stay_dense() -> None:
 def test_what_is_compressed_is_not_compressed_again() -> None:
     model = make_model("llama")
     report = nx.compress(model, SVD(), 0.3)
-    with pytest.raises(nx.NsvdError, match="is low-rank already: put the dense layer back first"):
+    with pytest.raises(nx.NsvdError, match="low-rank already: put the dense layer back first"):
         nx.compress(model, SVD(), 0.3)
     report.restore()
     assert nx.compress(model, SVD(), 0.3).layers == report.layers

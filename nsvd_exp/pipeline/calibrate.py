@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp.errors import LayersError
 from nsvd_exp.methods.base import Statistics
+from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.inputs import GramAccumulator, Sums, watch, watch_streamed
 from nsvd_exp.progress import Progress
@@ -15,7 +16,7 @@ from nsvd_exp.progress import Progress
 
 def calibrate(
     model: nn.Module,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     samples: Tensor,
     batch: int | str = "auto",
     progress: Progress | None = None,
@@ -32,7 +33,7 @@ def calibrate(
 
 def calibrate_streamed(
     streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     samples: Tensor,
     add: Callable[[str, Statistics], object],
     batch: int | str = "auto",
@@ -53,7 +54,7 @@ def calibrate_streamed(
     """
     reads: dict[str, str] = {}
 
-    def keep(inside: Mapping[str, nn.Linear], sums: Sums[GramAccumulator]) -> None:
+    def keep(inside: Mapping[str, Layer], sums: Sums[GramAccumulator]) -> None:
         inputs, of_block = statistics_of(inside, sums)
         reads.update(of_block)
         for name, statistics in inputs.items():
@@ -69,13 +70,11 @@ def statistics_of(
     """The `inputs` and `reads` of a `Calibration` of these layers.
 
     Raises:
-        NsvdError: a layer has no sums: it saw no token.
+        LayersError: layers have no sums: they saw no token.
     """
     unseen = [name for name in layers if name not in sums.reads]
     if unseen:
-        raise NsvdError(
-            f"{unseen[0]} saw no calibration token ({len(unseen)} such layers): "
-            "more calibration.samples, or leave it dense with model.skip"
-        )
+        reason = "it saw no calibration token; take more calibration.samples"
+        raise LayersError(dict.fromkeys(unseen, reason), layers)
     inputs = {name: accumulator.statistics() for name, accumulator in sums.inputs.items()}
     return inputs, sums.reads

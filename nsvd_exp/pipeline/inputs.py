@@ -18,7 +18,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.base import Means, Statistics
 from nsvd_exp.models.batches import STREAMED_TOKENS, fitting_tokens, in_batches
 from nsvd_exp.models.blocks import kept_positions
-from nsvd_exp.models.layers import decoder_blocks, is_finite
+from nsvd_exp.models.layers import Layer, decoder_blocks, is_finite
 from nsvd_exp.models.streamed import Flow, StreamedModel
 from nsvd_exp.progress import Progress
 
@@ -143,7 +143,7 @@ class InputWatcher(Generic[A]):
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module], accumulator: type[A]
+        self, layers: Mapping[str, Layer], blocks: Iterable[nn.Module], accumulator: type[A]
     ) -> None:
         self.accumulators: dict[str, A] = {}
         self.leader: dict[str, str] = {}
@@ -217,7 +217,7 @@ def _place(x: Tensor) -> tuple[int, ...]:
 @torch.no_grad()
 def watch(
     model: nn.Module,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     rows: Tensor,
     accumulator: type[A],
     batch: int | str = "auto",
@@ -252,10 +252,10 @@ def watch(
 @torch.no_grad()
 def watch_streamed(
     streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     rows: Tensor,
     accumulator: type[A],
-    keep: Callable[[Mapping[str, nn.Linear], Sums[A]], object],
+    keep: Callable[[Mapping[str, Layer], Sums[A]], object],
     batch: int | str = "auto",
     progress: Progress | None = None,
 ) -> None:
