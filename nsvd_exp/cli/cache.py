@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -83,6 +84,9 @@ def _wanted(options: argparse.Namespace) -> Callable[[Entry], bool]:
     narrowed = [options.kind, options.model, options.older_than] != [None] * 3
     if options.all == narrowed:
         raise NsvdError("clear takes either --all, or any of --kind, --model, --older-than")
+    days = options.older_than
+    if days is not None and not 0 <= days < math.inf:
+        raise NsvdError(f"--older-than={days:g}: expected a number of days >= 0")
     since = time.time() - (options.older_than or 0.0) * 86400
 
     def wanted(entry: Entry) -> bool:

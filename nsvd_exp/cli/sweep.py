@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -55,9 +56,9 @@ class GridSweeper(Sweeper):
         """Run the grid, show what became of it, and exit with 1 if a job failed.
 
         Raises:
-            NsvdError: a job has a value that is out of range or unknown; nothing was started.
+            NsvdError: what can be known of a job is wrong; nothing was started.
         """
-        from nsvd_exp.cli.main import check_composed, conclude
+        from nsvd_exp.cli.main import check_composed, check_jobs, conclude
         from nsvd_exp.experiment.order import grid_order
 
         assert self.config is not None
@@ -69,6 +70,7 @@ class GridSweeper(Sweeper):
         composer = Composer(loader, self.config)
         composed = [composer.compose(job) for job in jobs]
         checked = [check_composed(config) for config in composed]
+        check_jobs(checked, self._is_elsewhere())
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -103,6 +105,14 @@ class GridSweeper(Sweeper):
         size = self.max_batch_size or max(len(order), 1)
         for start in range(0, len(order), size):
             yield list(order[start : start + size])
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the jobs run on other machines, as those of a launcher unknown here may."""
+        from nsvd_exp.cli.launchers.base import GridLauncher
+
+        if isinstance(self.launcher, GridLauncher):
+            return self.launcher.is_elsewhere
+        return not isinstance(self.launcher, BasicLauncher)
 
     def _launch(
         self,

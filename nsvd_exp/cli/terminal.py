@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -63,6 +66,30 @@ def show(forms: Forms) -> None:
 def stderr() -> Console:
     """Where progress and messages go."""
     return Console(stderr=True, highlight=False)
+
+
+# What stands for characters of tables and messages where the terminal has ASCII alone.
+IN_ASCII = {"–": "-", "±": "+-", "−": "-", "…": "...", "×": "x", "ᵀ": "^T", "Σ": "sum"}
+
+
+def speak_ascii_where_needed(*streams: TextIO) -> None:
+    """Let streams that are not UTF-8 write what they have no character for in ASCII."""
+    codecs.register_error("nsvd_ascii", _in_ascii)
+    for stream in streams:
+        encoding = (stream.encoding or "").lower().replace("-", "")
+        if isinstance(stream, io.TextIOWrapper) and not encoding.startswith("utf"):
+            stream.reconfigure(errors="nsvd_ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(IN_ASCII.get(character, "?") for character in lacking), error.end
+
+
+def say(message: str) -> None:
+    """One line on stderr that is no error."""
+    stderr().print(message, markup=False, soft_wrap=True)
 
 
 def show_error(error: Exception) -> None:

@@ -38,6 +38,7 @@ def windows(
     max_windows: int | None = None,
     split_special_tokens: bool = False,
     name: str = "the text",
+    bos: str = "first",
 ) -> Tokens:
     """`text`, tokenised once and cut into windows of `length` tokens; the tail is dropped.
 
@@ -47,11 +48,15 @@ def windows(
         split_special_tokens: whether special tokens that the text spells out, such as `<unk>`, are
             read as ordinary characters.
         name: of the text, for messages.
+        bos: `first`, for the BOS that the tokenizer puts in front of the text, if it does; or
+            `window`, for one at the start of each window, before length - 1 tokens of the text.
 
     Raises:
-        NsvdError: the text has fewer tokens than one window.
+        NsvdError: the text has fewer tokens than one window, or there is no BOS.
     """
     ids = _tokenise(tokenizer, text, split_special_tokens)
+    if bos == "window":
+        ids = _with_bos_in_each(ids, tokenizer.bos_token_id, length)
     count = len(ids) // length
     if count == 0:
         raise NsvdError(
@@ -61,6 +66,19 @@ def windows(
     count = min(count, max_windows or count)
     rows = torch.tensor(ids[: count * length]).view(count, length)
     return Tokens(rows, ids[0] == tokenizer.bos_token_id)
+
+
+def _with_bos_in_each(ids: list[int], bos: int | None, length: int) -> list[int]:
+    """The ids of a text with a BOS before every length - 1 of them, and none of its own in front.
+
+    Raises:
+        NsvdError: the tokenizer has no BOS.
+    """
+    if bos is None:
+        raise NsvdError("evaluation.bos=window: the tokenizer has no BOS; use evaluation.bos=first")
+    text = ids[1:] if ids[:1] == [bos] else ids
+    step = length - 1
+    return [i for at in range(0, len(text), step) for i in (bos, *text[at : at + step])]
 
 
 def calibration_samples(

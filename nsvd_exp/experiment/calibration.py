@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from nsvd_exp.data.text import text_of
+from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
 from nsvd_exp.data.tokens import Tokens, calibration_samples
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.resolve import PlannedCalibration, Resolved, calibration_title
 from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.models.layers import Layer, shape_of
 from nsvd_exp.models.loading import check_vocabulary, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.calibrate import calibrate
@@ -40,7 +41,7 @@ class CalibrationPass:
     model: nn.Module
     tokenizer: Any
     streamed: StreamedModel | None
-    layers: dict[str, nn.Linear]
+    layers: dict[str, Layer]
     observer: Observer
 
     def kept(self, cache: Cache, key: str) -> Calibration:
@@ -97,9 +98,13 @@ class CalibrationPass:
         if other is not None:
             tokenizer = load_tokenizer(other.source, other.config)
         dataset, length = calibration.dataset, calibration.sample_length
+        text = text_of(dataset, calibration.split, self.planned.source)
+        special = special_tokens_in(tokenizer, text)
+        if special and not dataset.split_special_tokens:
+            log.warning(special_tokens_note(dataset.name, "calibration.dataset", special))
         samples = calibration_samples(
             tokenizer,
-            text_of(dataset, calibration.split, self.planned.source),
+            text,
             count=calibration.samples,
             length=length,
             seed=calibration.seed,
@@ -113,6 +118,14 @@ class CalibrationPass:
                 len(samples.ids),
                 calibration.samples,
                 length,
+            )
+        widest = max((shape_of(layer)[1] for layer in self.layers.values()), default=0)
+        if samples.ids.numel() < widest:
+            log.warning(
+                "calibration: %d tokens are fewer than the %d channels of the widest layer input, "
+                "most directions of which are not seen: take more calibration.samples",
+                samples.ids.numel(),
+                widest,
             )
         check_vocabulary(self.model, samples.ids)
         return samples

@@ -29,7 +29,7 @@ from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods import Method
 from nsvd_exp.models.batches import memory_to
-from nsvd_exp.models.layers import find_linears, parameter_count, replaced
+from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replaced
 from nsvd_exp.models.loading import check_device, to_dtype
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
@@ -52,7 +52,7 @@ def run_cell(
     """Do what is missing of a cell and return its result, which is stored by then.
 
     A problem in the work does not raise: the result then has `status` = `failed`, and its `error`
-    says why.
+    says why. A cell that was done before stays `done` in the store.
 
     Args:
         on_wait: is told before this waits for another process that is at the same cell; where it
@@ -78,8 +78,11 @@ def run_cell(
             error = describe(caught)
         if error is not None:  # outside of the handler, whose traceback holds the model
             session.release_model()
+        was_done = cell.result["status"] == "done"
         cell.result |= ended(plan, error, cell.stopwatch.seconds)
-        plan.file.write(cell.result)
+        # What another run asked for in vain takes nothing from a cell that was done.
+        kept = {"status": "done", "error": None} if was_done else {}
+        plan.file.write(cell.result | kept)
     observer.finished(cell.result)
     return cell.result
 
@@ -114,10 +117,11 @@ class _Cell:
         with self.stopwatch("load"):
             loaded = self.session.load(self.plan)
         method = self.plan.choices.method
-        layers: dict[str, nn.Linear] = {}
+        layers: dict[str, Layer] = {}
         compressor = None
         if method is not None:
-            layers = find_linears(loaded.model, self.plan.config.model.skip)
+            model = self.plan.config.model
+            layers = find_linears(loaded.model, model.skip, model.strict)
             compressor = self._calibrated(method, layers)
         if loaded.streamed is not None:
             self._evaluate_streamed(loaded.streamed, layers, compressor, texts)
@@ -135,7 +139,7 @@ class _Cell:
                     measured = self._evaluate(loaded.model, measurement, texts)
                 self._keep(measured)
 
-    def _calibrated(self, method: Method, layers: dict[str, nn.Linear]) -> Compressor:
+    def _calibrated(self, method: Method, layers: dict[str, Layer]) -> Compressor:
         """What makes low-rank layers of `layers`, with the statistics that its method needs."""
         plan, choices = self.plan, self.plan.choices
         ranks = ranks_of(layers, plan.config.ratio, choices.allocation, choices.storage)
@@ -159,7 +163,7 @@ class _Cell:
     def _decompose(
         self,
         compressor: Compressor,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         what: str,
         progress: Progress | None = None,
     ) -> tuple[dict[str, nn.Module], list[dict[str, Any]]]:
@@ -201,7 +205,7 @@ class _Cell:
     def _evaluate_streamed(
         self,
         streamed: StreamedModel,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         compressor: Compressor | None,
         texts: Texts,
     ) -> None:
@@ -233,7 +237,7 @@ class _Cell:
     def _nll_streamed(
         self,
         streamed: StreamedModel,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         compressor: Compressor | None,
         ids: torch.Tensor,
     ) -> list[float]:
@@ -271,7 +275,7 @@ class _Cell:
         count, length = tokens.ids.shape
         total, predicted = math.fsum(nll), count * (length - 1)
         with _of_dataset(name):
-            finite(nll)
+            finite(nll, getattr(torch, self.plan.evaluation_dtype))
             value = perplexity(total, predicted)
         return {
             "dataset": name,

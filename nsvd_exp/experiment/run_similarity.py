@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import SimilarityPlan
@@ -16,7 +16,7 @@ from nsvd_exp.experiment.record import Stopwatch, describe, ended, started_simil
 from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods.base import Calibration
-from nsvd_exp.models.layers import find_linears
+from nsvd_exp.models.layers import Layer, find_linears
 from nsvd_exp.models.loading import check_device
 from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch
 from nsvd_exp.pipeline.similarity import compare_layers
@@ -96,7 +96,8 @@ class _Records:
         plan = self.plan
         with stopwatch("load"):
             loaded = self.session.load(plan)
-            layers = find_linears(loaded.model, plan.config.model.skip)
+            model = plan.config.model
+            layers = find_linears(loaded.model, model.skip, model.strict)
         with stopwatch("calibrate"):
             calibration = self.session.calibration(plan, plan.calibration, layers, self.observer)
         self.has_calibration = True
@@ -127,7 +128,7 @@ class _Records:
     def _compared(
         self,
         name: str,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         calibration: Calibration,
         ids: Tensor,
         has_gram: bool,
@@ -138,7 +139,7 @@ class _Records:
         progress = self.observer.progress(name)
         rows: dict[str, dict[str, Any]] = {}
 
-        def keep(inside: Mapping[str, nn.Linear], sums: Sums[MeanAccumulator]) -> None:
+        def keep(inside: Mapping[str, Layer], sums: Sums[MeanAccumulator]) -> None:
             rows.update({row["name"]: row for row in compare_layers(inside, calibration, sums)})
 
         try:

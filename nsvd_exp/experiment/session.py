@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from nsvd_exp.data.text import text_of
+from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
 from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
@@ -36,6 +37,7 @@ from nsvd_exp.methods.svd import IDENTITY
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import gpus_of
+from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.progress import Observer
@@ -84,6 +86,7 @@ class Session:
         self._bases = BasisMemory()
         # Keys of models that memory=auto streams: they turned out too large for their device.
         self._too_large: set[str] = set()
+        self._said_bos: set[str] = set()  # titles of models
         self._caches: dict[tuple[Path, str, float | None], Cache] = {}
 
     def load(self, plan: Resolved) -> LoadedModel:
@@ -167,15 +170,34 @@ class Session:
                 plan.config.evaluation.max_windows,
                 split_special_tokens=dataset.split_special_tokens,
                 name=f"dataset {dataset.name}",
+                bos=plan.config.evaluation.bos,
             )
+            self._warn_of_traps(plan, dataset, texts[measurement.key], self._tokens[key])
         check_vocabulary(loaded.model, self._tokens[key].ids)
         return self._tokens[key]
+
+    def _warn_of_traps(
+        self, plan: Resolved, dataset: DatasetConfig, text: str, tokens: Tokens
+    ) -> None:
+        """Say what in a text, or in its windows, may not be as it was meant."""
+        model = plan.config.model.title
+        special = special_tokens_in(self.load(plan).tokenizer, text)
+        if special and not dataset.split_special_tokens:
+            log.warning(special_tokens_note(dataset.name, f"dataset.{dataset.name}", special))
+        lacks_bos = tokens.bos and plan.config.evaluation.bos == "first" and len(tokens.ids) > 1
+        if lacks_bos and model not in self._said_bos:
+            self._said_bos.add(model)
+            log.warning(
+                "the tokenizer of %s begins a text with a BOS, so the first window has one and the "
+                "others have none; evaluation.bos=window puts one in front of each",
+                model,
+            )
 
     def calibration(
         self,
         plan: Resolved,
         planned: PlannedCalibration,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         observer: Observer,
     ) -> Calibration:
         """The statistics: those of the last job, from `cache_dir`, or from a pass of the model.

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import OutOfMemoryError
-from nsvd_exp.models.layers import decoder_blocks
+from nsvd_exp.models.layers import Layer, decoder_blocks, is_layer, shape_of
 from nsvd_exp.progress import Progress
 
 T = TypeVar("T")
@@ -33,7 +33,10 @@ STREAMED_TOKENS = {"cpu": 512, "cuda": 8192}
 FREE_PART = 0.8
 # Layers that are factorised at a time, at most.
 MOST_LAYERS = 4
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+OUT_OF_MEMORY = (
+    *("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "CUDA error: out of memory"),
+    "unable to mmap",  # where the address space of the process is limited (ulimit -v)
+)
 
 
 def in_batches(
@@ -89,10 +92,9 @@ def fitting_tokens(model: nn.Module, device: torch.device) -> int:
         return limit
     # The inputs and outputs of all Linears of the largest block, twice: what stands between them
     # (attention, activation functions) is of the same widths.
-    widths = []
+    widths = [1]
     for block in decoder_blocks(model)[1]:
-        linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
-        widths.append(sum(linear.in_features + linear.out_features for linear in linears))
+        widths.append(sum(sum(shape_of(module)) for module in block.modules() if is_layer(module)))
     token_bytes = 2 * max(widths) * next(model.parameters()).element_size()
     return min(limit, int(FREE_PART * free_bytes(device) / token_bytes))
 
@@ -122,8 +124,8 @@ def memory_to(work: str, device: object) -> Iterator[None]:
 
 
 def each_layer(
-    work: Callable[[str, nn.Linear], T],
-    layers: Mapping[str, nn.Linear],
+    work: Callable[[str, Layer], T],
+    layers: Mapping[str, Layer],
     at_once: int | None = None,
 ) -> Iterator[T]:
     """`work(name, linear)` of each layer, in their order, several of them at a time.
@@ -153,13 +155,13 @@ def each_layer(
         yield work(name, linear)
 
 
-def layers_at_once(linear: nn.Linear, free: int | None = None) -> int:
+def layers_at_once(linear: Layer, free: int | None = None) -> int:
     """How many layers like this one are worked on at once: on a CPU, whose libraries have threads
     of their own, one; on a GPU as many as fit into the `free` bytes, up to MOST_LAYERS."""
     device = linear.weight.device
     if device.type == "cpu":
         return 1
-    m, n = linear.weight.shape
+    m, n = shape_of(linear)
     # Float64: the weight and what it is multiplied to, the metric, an eigenproblem. An estimate.
     needed = 8 * (4 * m * n + 2 * n * n + 4 * min(m, n) ** 2)
     free = free_bytes(device) if free is None else free
@@ -167,7 +169,7 @@ def layers_at_once(linear: nn.Linear, free: int | None = None) -> int:
 
 
 def _at_once(
-    work: Callable[[str, nn.Linear], T], items: list[tuple[str, nn.Linear]], count: int
+    work: Callable[[str, Layer], T], items: list[tuple[str, Layer]], count: int
 ) -> Iterator[T]:
     for device in {linear.weight.device for _, linear in items}:
         _prepare(device)
@@ -175,7 +177,7 @@ def _at_once(
     for place in range(count):
         places.put(place)
 
-    def on_a_stream(item: tuple[str, nn.Linear]) -> T:
+    def on_a_stream(item: tuple[str, Layer]) -> T:
         name, linear = item
         place = places.get()
         try:

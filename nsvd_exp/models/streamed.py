@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.blocks import BlockChain, Call
 from nsvd_exp.models.hidden_states import HOST_BYTES, HiddenStates
-from nsvd_exp.models.layers import is_finite
+from nsvd_exp.models.layers import Layer, is_finite
 from nsvd_exp.storage.files import ScratchFolder
 
 
@@ -58,7 +58,7 @@ class StreamedModel:
         assert self._own is not None
         return self._own.path / "statistics"
 
-    def block_of(self, index: int, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
+    def block_of(self, index: int, layers: Mapping[str, Layer]) -> dict[str, Layer]:
         """Those of `layers` that are in this block."""
         inside = f"{self.chain.prefix}.{index}."
         return {name: layer for name, layer in layers.items() if name.startswith(inside)}

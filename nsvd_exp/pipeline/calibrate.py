@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp.errors import LayersError
 from nsvd_exp.methods.base import Statistics
+from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.inputs import GramAccumulator, Sums, watch
 from nsvd_exp.progress import Progress
@@ -15,7 +16,7 @@ from nsvd_exp.progress import Progress
 
 def calibrate(
     model: nn.Module | StreamedModel,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     samples: Tensor,
     batch: int | str = "auto",
     progress: Progress | None = None,
@@ -29,18 +30,16 @@ def calibrate(
             returning them; of a streamed model, with the same names again where memory runs out.
 
     Raises:
-        NsvdError: as `watch`, or a layer saw no token; and what `add` raises.
+        NsvdError: as `watch`; layers that saw no token (LayersError); and what `add` raises.
     """
     inputs: dict[str, Statistics] = {}
     reads: dict[str, str] = {}
 
-    def keep(inside: Mapping[str, nn.Linear], sums: Sums[GramAccumulator]) -> None:
+    def keep(inside: Mapping[str, Layer], sums: Sums[GramAccumulator]) -> None:
         unseen = [name for name in inside if name not in sums.reads]
         if unseen:
-            raise NsvdError(
-                f"{unseen[0]} saw no calibration token ({len(unseen)} such layers): "
-                "more calibration.samples, or leave it dense with model.skip"
-            )
+            reason = "it saw no calibration token; take more calibration.samples"
+            raise LayersError(dict.fromkeys(unseen, reason), layers)
         reads.update(sums.reads)
         for name, accumulator in sums.inputs.items():
             (add or inputs.__setitem__)(name, accumulator.statistics())

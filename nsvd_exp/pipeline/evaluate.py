@@ -53,7 +53,8 @@ def window_nll(
         return torch.cat([_losses(model, ids, logits) for ids in batches]).tolist()
 
     tokens = fitting_tokens(model, device) if batch == "auto" else None
-    return finite(in_batches(score, windows, batch, device, progress, tokens))
+    nll = in_batches(score, windows, batch, device, progress, tokens)
+    return finite(nll, next(model.parameters()).dtype)
 
 
 Compressed = Callable[[int], AbstractContextManager[object]]
@@ -125,11 +126,19 @@ def _streamed_losses(
         return in_batches(score, ids, batch, device, tokens=STREAMED_TOKENS[device.type])
 
 
-def finite(nll: list[float]) -> list[float]:
-    """Returns nll; raises an NsvdError that names the window if a loss is not finite."""
+def finite(nll: list[float], dtype: torch.dtype | None = None) -> list[float]:
+    """Returns nll; raises an NsvdError that names the window if a loss is not finite.
+
+    Args:
+        dtype: of the arithmetic, for the message.
+    """
     for index, value in enumerate(nll):
         if not math.isfinite(value):
-            raise NsvdError(f"the loss of window {index} of {len(nll)} is {value}")
+            is_half = dtype == torch.float16
+            advice = " (float16 ends at 65504): try dtype=bfloat16, or evaluation.dtype=float32"
+            raise NsvdError(
+                f"the loss of window {index} of {len(nll)} is {value}{advice if is_half else ''}"
+            )
     return nll
 
 

@@ -18,7 +18,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.base import Means, Statistics
 from nsvd_exp.models.batches import STREAMED_TOKENS, fitting_tokens, in_batches
 from nsvd_exp.models.blocks import kept_positions
-from nsvd_exp.models.layers import decoder_blocks, is_finite
+from nsvd_exp.models.layers import Layer, decoder_blocks, is_finite
 from nsvd_exp.models.streamed import Flow, StreamedModel
 from nsvd_exp.progress import Progress
 
@@ -135,7 +135,7 @@ class InputWatcher(Generic[A]):
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module], accumulator: type[A]
+        self, layers: Mapping[str, Layer], blocks: Iterable[nn.Module], accumulator: type[A]
     ) -> None:
         self._accumulators: dict[str, A] = {}  # by leader
         self._leader: dict[str, str] = {}  # of each layer, the first one that read the same input
@@ -202,14 +202,14 @@ def _place(x: Tensor) -> tuple[int, ...]:
     return x.data_ptr(), changes, *x.shape, *x.stride()
 
 
-Keep = Callable[[Mapping[str, nn.Linear], Sums[A]], object]
+Keep = Callable[[Mapping[str, Layer], Sums[A]], object]
 """Called with layers and the sums of their inputs."""
 
 
 @torch.no_grad()
 def watch(
     model: nn.Module | StreamedModel,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     rows: Tensor,
     accumulator: type[A],
     keep: Keep[A],
@@ -249,7 +249,7 @@ def watch(
 
 def _watch_block_by_block(
     streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     rows: Tensor,
     accumulator: type[A],
     keep: Keep[A],

@@ -23,7 +23,13 @@ from nsvd_exp.progress import Pace, about
 
 
 class GridLauncher(Launcher):
-    """Has an engine run the jobs of a grid elsewhere, and says what became of each as it ends."""
+    """Has an engine run the jobs of a grid, and says what became of each as it ends.
+
+    Attributes:
+        is_elsewhere: whether jobs run on other machines.
+    """
+
+    is_elsewhere = False
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -137,6 +143,8 @@ class LocalLauncher(GridLauncher):
 class SlurmLauncher(GridLauncher):
     """Jobs of Slurm (`conf/hydra/launcher/slurm.yaml`)."""
 
+    is_elsewhere = True
+
     def __init__(self, check_s: float, **settings: Any) -> None:
         self.check_s = check_s
         self.settings = settings
@@ -153,6 +161,8 @@ class SlurmLauncher(GridLauncher):
 
 class RayLauncher(GridLauncher):
     """Tasks of Ray (`conf/hydra/launcher/ray.yaml`)."""
+
+    is_elsewhere = True
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

@@ -51,6 +51,7 @@ def evaluation_agreement(measurement: Mapping[str, Any]) -> Agreement:
     agreement = {
         "evaluation.length": str(measurement["length"]),
         "evaluation.max_windows": str(measurement["max_windows"]),
+        "evaluation.bos": identity.get("bos", "first"),
         "evaluation.dtype": measurement["dtype"],
         "evaluation": str(identity["version"]),
         f"tokens of {name}": measurement["token_sha256"],
@@ -68,6 +69,7 @@ def similarity_agreement(record: Result) -> Agreement:
         "similarity": str(identity["version"]),
         "evaluation.length": str(protocol["length"]),
         "evaluation.max_windows": str(protocol["max_windows"]),
+        "evaluation.bos": protocol.get("bos", "first"),
         "calibration tokens": record["calibration"]["token_sha256"],
         f"tokens of {dataset['name']}": dataset["token_sha256"],
     }
