@@ -51,12 +51,16 @@ def evaluation_agreement(measurement: Mapping[str, Any]) -> Agreement:
     agreement = {
         "evaluation.length": str(measurement["length"]),
         "evaluation.max_windows": str(measurement["max_windows"]),
-        "evaluation.bos": identity.get("bos", "first"),
+        "evaluation.bos": _bos(identity),
         "evaluation.dtype": measurement["dtype"],
         "evaluation": str(identity["version"]),
         f"tokens of {name}": measurement["token_sha256"],
     }
     return agreement | _flat(name, identity["source"])
+
+
+def _bos(protocol: Mapping[str, Any]) -> str:
+    return "each" if protocol.get("bos") == "window" else "the first"
 
 
 def similarity_agreement(record: Result) -> Agreement:
@@ -69,7 +73,7 @@ def similarity_agreement(record: Result) -> Agreement:
         "similarity": str(identity["version"]),
         "evaluation.length": str(protocol["length"]),
         "evaluation.max_windows": str(protocol["max_windows"]),
-        "evaluation.bos": protocol.get("bos", "first"),
+        "evaluation.bos": _bos(protocol),
         "calibration tokens": record["calibration"]["token_sha256"],
         f"tokens of {dataset['name']}": dataset["token_sha256"],
     }
@@ -115,6 +119,7 @@ WORDS = {
     "evaluation": "version {} of the evaluation",
     "evaluation.length": "windows of {} tokens",
     "evaluation.max_windows": "{} windows per set",
+    "evaluation.bos": "BOS at the start of {} window",
     "evaluation.dtype": "evaluated in {}",
     "calibration.samples": "calibrated on {} samples",
     "calibration.length": "calibration samples of {} tokens",

@@ -169,6 +169,8 @@ def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
         found.append(f"evaluation.length={length}")
     if agreement.get("evaluation.max_windows", "None") != "None":
         found.append(f"evaluation.max_windows={agreement['evaluation.max_windows']}")
+    if agreement.get("evaluation.bos") == "each":
+        found.append("evaluation.bos=window")
     if agreement.get("evaluation.dtype", "float32") != "float32":
         found.append(f"evaluation.dtype={agreement['evaluation.dtype']}")
     if agreement.get("solver", "basis") != "basis":
