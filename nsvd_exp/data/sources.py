@@ -14,6 +14,7 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import DatasetConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.hub import hub_commit
+from nsvd_exp.storage.files import path_component
 from nsvd_exp.storage.keys import file_digest
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
@@ -94,9 +95,10 @@ def _local_file(name: str, split: str, data_dir: str | None) -> Path | None:
     root = Path(expand_path(data_dir))
     if not root.is_dir():
         raise NsvdError(f"data_dir={data_dir}: there is no folder {root}")
-    candidates = (root / name / f"{split}{suffix}" for suffix in LOCAL_SUFFIXES)
+    folder, split = root / path_component("dataset", name), path_component("split", split)
+    candidates = (folder / f"{split}{suffix}" for suffix in LOCAL_SUFFIXES)
     found = [path for path in candidates if path.is_file()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
-        raise NsvdError(f"dataset {name}: both {names} are in {root / name}; keep one")
+        raise NsvdError(f"dataset {name}: both {names} are in {folder}; keep one")
     return found[0] if found else None

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,10 +24,15 @@ class Tokens:
     Attributes:
         ids: (rows, length).
         bos: whether the first id of the first row is the tokenizer's BOS.
+        bytes: in UTF-8, of the text of all tokens but the first of each row; None where the
+            tokenizer does not tell where in the text its tokens stand.
+        words: of that text, separated by white space; None where `bytes` is.
     """
 
     ids: Tensor
     bos: bool
+    bytes: int | None = None
+    words: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -51,7 +60,14 @@ def windows(
     Raises:
         NsvdError: the text has fewer tokens than one window.
     """
-    ids = _tokenise(tokenizer, text, split_special_tokens)
+    has_offsets = bool(getattr(tokenizer, "is_fast", False))
+    encoded = tokenizer(
+        text,
+        split_special_tokens=split_special_tokens,
+        return_offsets_mapping=has_offsets,
+        verbose=False,
+    )
+    ids = list(encoded["input_ids"])
     count = len(ids) // length
     if count == 0:
         raise NsvdError(
@@ -60,7 +76,45 @@ def windows(
         )
     count = min(count, max_windows or count)
     rows = torch.tensor(ids[: count * length]).view(count, length)
-    return Tokens(rows, ids[0] == tokenizer.bos_token_id)
+    bos = ids[0] == tokenizer.bos_token_id
+    if not has_offsets:
+        return Tokens(rows, bos)
+    stops = text_ends(encoded["offset_mapping"])
+    parts = [(stops[row * length], stops[(row + 1) * length - 1]) for row in range(count)]
+    return Tokens(rows, bos, *bytes_and_words(text, parts))
+
+
+def text_ends(offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Where in the text each token ends, in characters; the next one's text begins there.
+
+    A character that several tokens share belongs to the last of them, with which it is known. One
+    that is in no token, such as a space that the tokenizer drops, belongs to the token after it. A
+    token without a place in the text, such as an added BOS, has none of it.
+
+    Args:
+        offsets: (start, stop) of each token, as the tokenizer gives them.
+    """
+    ends: list[int] = []
+    start_of_next = None
+    for start, stop in reversed(offsets):
+        if stop <= start:
+            ends.append(0)  # no place: it ends where the token before it does
+            continue
+        ends.append(stop if start_of_next is None else min(stop, start_of_next))
+        start_of_next = start if start_of_next is None else min(start, start_of_next)
+    return list(accumulate(reversed(ends), max))
+
+
+def bytes_and_words(text: str, parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """UTF-8 bytes and words of the parts (start, stop) of a text, in characters.
+
+    A word is what stands between white space in the whole text, and counts where its last character
+    is.
+    """
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    size = sum(len(text[start:stop].encode("utf-8", "surrogatepass")) for start, stop in parts)
+    words = sum(bisect_right(ends, stop) - bisect_right(ends, start) for start, stop in parts)
+    return size, words
 
 
 def calibration_samples(
