@@ -19,6 +19,7 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import DatasetConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.hub import hub_commit
+from nsvd_exp.storage.files import path_component
 from nsvd_exp.storage.keys import digest, file_digest
 
 LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt", ".csv", ".jsonl.gz", ".json.gz")
@@ -129,7 +130,8 @@ def _local_files(name: str, split: str, data_dir: str) -> tuple[str, tuple[Path,
     Raises:
         NsvdError: several files claim to be the split, or some of its shards are missing.
     """
-    folder = Path(expand_path(data_dir)) / name
+    folder = Path(expand_path(data_dir)) / path_component("dataset", name)
+    split = path_component("split", split)
     found: list[tuple[str, tuple[Path, ...]]] = [
         (suffix, (folder / f"{split}{suffix}",))
         for suffix in LOCAL_SUFFIXES

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -51,23 +50,26 @@ class CalibrationPass:
             NsvdError: the pass fails, or a streamed model's statistics cannot be written.
         """
         if not cache.keeps(STATISTICS):
-            return self._in_memory() if self.streamed is None else self._in(self.streamed.scratch)
+            if self.streamed is None:
+                return self._in_memory()
+            return self._in(StatisticsFolder(self.streamed.scratch, key))
         title = calibration_title(self.plan.config.calibration)
         model = self.plan.config.model.title
         cache.use(STATISTICS, key, {"model": model, "dtype": self.plan.dtype, "calibration": title})
         path = cache.folder / STATISTICS / key
         with hold(path.with_suffix(".lock"), f"the calibration of {model}", log.warning):
-            folder = StatisticsFolder(path)
+            folder = StatisticsFolder(path, key)
             if folder.is_complete:
                 try:
-                    return folder.load()
+                    widths = {name: layer.in_features for name, layer in self.layers.items()}
+                    return folder.load(widths=widths)
                 except DamagedError as error:
                     cache.say(
-                        f"calibration statistics in {path} are damaged or of another version "
-                        f"({error}): made again"
+                        "calibration statistics are damaged, of another version or of something "
+                        f"else ({error}): made again"
                     )
             if self.streamed is not None:
-                return self._in(path)
+                return self._in(folder)
             made = self._in_memory()
             kept = cache.write(STATISTICS, made.nbytes, lambda: folder.save(made))
         # Read back: the memory of the sums themselves is free for the evaluation then.
@@ -77,17 +79,17 @@ class CalibrationPass:
         samples = self._samples()
         return Calibration(*self._pass(samples), self._record(samples))
 
-    def _in(self, path: Path) -> Calibration:
+    def _in(self, folder: StatisticsFolder) -> Calibration:
         """The statistics of a streamed model, written block by block: they never sum up."""
-        samples, folder = self._samples(), StatisticsFolder(path)
+        samples = self._samples()
         try:
             with folder.being_written():
                 _, reads = self._pass(samples, folder.add)
                 folder.finish(reads, self._record(samples))
         except CANNOT_WRITE as error:
             raise NsvdError(
-                f"calibration statistics cannot be kept in {path.parent} ({error}), and with "
-                "memory=streamed there is no other place for them: give another cache_dir"
+                f"calibration statistics cannot be kept in {folder.path.parent} ({error}), and "
+                "with memory=streamed there is no other place for them: give another cache_dir"
             ) from None
         return folder.load(check=False)
 

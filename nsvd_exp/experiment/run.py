@@ -33,7 +33,14 @@ from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replace
 from nsvd_exp.models.loading import check_device, to_dtype
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
-from nsvd_exp.pipeline.evaluate import finite, perplexity, window_nll, window_nll_streamed
+from nsvd_exp.pipeline.evaluate import (
+    bits_per_byte,
+    finite,
+    perplexity,
+    window_nll,
+    window_nll_streamed,
+    word_perplexity,
+)
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result, put_measurement
 
@@ -59,8 +66,8 @@ def run_cell(
             raises, nothing is waited for.
 
     Raises:
-        NsvdError: the stored result is damaged or of another version.
-        OSError: the store cannot be written.
+        NsvdError: the stored result is damaged or of another version,
+            or the store cannot be written.
     """
     observer = observer or Observer()
     with plan.file.lock(on_wait):
@@ -284,6 +291,10 @@ class _Cell:
             "perplexity": value,
             "nll": total,
             "tokens": predicted,
+            "bytes": tokens.bytes,
+            "words": tokens.words,
+            "bits_per_byte": bits_per_byte(total, tokens.bytes),
+            "word_perplexity": word_perplexity(total, tokens.words),
             "windows": count,
             "length": length,
             "max_windows": self.plan.config.evaluation.max_windows,

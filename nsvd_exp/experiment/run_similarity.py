@@ -36,8 +36,8 @@ def run_similarities(
     there are no further records.
 
     Raises:
-        NsvdError: a stored record is damaged or of another version.
-        OSError: the store cannot be written.
+        NsvdError: a stored record is damaged or of another version,
+            or the store cannot be written.
     """
     records = _Records(plan, session, observer or Observer())
     results = []

@@ -41,7 +41,7 @@ from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.progress import Observer
-from nsvd_exp.storage.cache import Cache
+from nsvd_exp.storage.cache import STREAMED, Cache
 from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.keys import digest
 
@@ -232,6 +232,7 @@ class Session:
         if key not in self._caches:
             limit = None if limit_gb is None else int(limit_gb * 1e9)
             self._caches[key] = Cache(plan.cache_dir, keep, limit)
+            self._caches[key].tidy()
         return self._caches[key]
 
 
@@ -285,6 +286,6 @@ def _streamed(plan: Resolved) -> StreamedModel:
     except OSError as error:
         name = plan.config.cache_dir
         raise NsvdError(f"cache_dir={name} cannot be written to: {error}") from None
-    own = ScratchFolder(plan.cache_dir, ".streamed.")
+    own = ScratchFolder(plan.cache_dir, STREAMED)
     model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, own.path)
     return StreamedModel(model, weights, torch.device(place), plan.cache_dir, own)

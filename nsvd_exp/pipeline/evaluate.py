@@ -202,3 +202,23 @@ def perplexity(nll: float, tokens: int) -> float:
         raise NsvdError(
             f"a mean loss of {nll / tokens:.0f} nats has no finite perplexity"
         ) from None
+
+
+def bits_per_byte(nll: float, size: int | None) -> float | None:
+    """nll / ln 2 / bytes: nll in nats over a text of `size` bytes.
+
+    Models with different tokenizers can be compared by it. None where the size is not known, or 0.
+    """
+    return nll / math.log(2) / size if size else None
+
+
+def word_perplexity(nll: float, words: int | None) -> float | None:
+    """exp(nll / words): nll in nats over a text of `words` words.
+
+    None where their number is not known, or 0, or where the value is beyond the largest float: a
+    "word" of a text without spaces can be a whole paragraph.
+    """
+    try:
+        return math.exp(nll / words) if words else None
+    except OverflowError:
+        return None
