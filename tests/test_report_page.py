@@ -138,7 +138,7 @@ def test_methods_that_are_equal_win_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("times", "is_ruined"), [(9.9, False), (10.1, True)])
 def test_a_ruined_model_has_no_percentage(tmp_path: Path, times: float, is_ruined: bool) -> None:
-    make_three(tmp_path, {"asvd_i": 1.25, "svd": 1.0}, dense=1 / times)
+    make_three(tmp_path, {"asvd_i": 2.5, "svd": 2.0}, dense=2 / times)
     said = said_of(tmp_path)
     assert ("the model is ruined" in said) == is_ruined
     assert ("20.0% lower" in said) == (not is_ruined)

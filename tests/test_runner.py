@@ -263,6 +263,7 @@ def test_a_result_says_what_it_was_made_with_and_holds_no_path(
     assert (result["method"], result["k1"]) == ("nsvd_i", 0.95)
     assert result["config"]["method"]["title"] == "NSVD-I"
     stored = json.loads(plan_cell(compose(*settings())).file.path.read_text())
+    assert stored.pop("checksum") is not None
     assert stored == json.loads(text)
 
 

@@ -267,7 +267,7 @@ def test_a_layer_that_reads_zeros_is_missing_and_said(
     ("text", "message"),
     [
         ('{"version": 1, "stat', "is damaged .*move it away"),
-        ('{"version": 2}', "has result version 2"),
+        ('{"version": 3}', "has result version 3"),
         ('{"version": 1}', "is damaged .*it lacks created, dataset"),
     ],
 )

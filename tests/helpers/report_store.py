@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -125,9 +125,12 @@ def make_cell(
 
 
 def rewrite(results_dir: Path, result: Result) -> None:
-    """Replace a stored cell, found by its key."""
-    (path,) = (results_dir / "cells").glob(f"*{result['key'][:16]}/result.json")
-    path.write_text(json.dumps(result), encoding="utf-8")
+    """Replace a stored cell, found by its key, by this one under the keys of its identities."""
+    (folder,) = (results_dir / "cells").glob(f"*{result['key'][:16]}")
+    shutil.rmtree(folder)
+    measured = {n: m | {"key": digest(m["identity"])} for n, m in result["datasets"].items()}
+    cell = cell_file(results_dir, result["method"], result["identity"])
+    cell.write(result | {"key": cell.key, "datasets": measured})
 
 
 def make_papers_tables(results_dir: Path, number: int, model: str, factor: float = 1.01) -> None:
