@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from nsvd_exp.bundled import MODEL_DIR
 from nsvd_exp.storage.results import Result
@@ -71,8 +72,12 @@ def save(folder: Path, size: Size) -> Path:
 
 
 def save_config(folder: Path, config: Any) -> Path:
-    """A model folder without weights, for `random_weights.py`."""
+    """A model folder without weights, for `random_weights.py`.
+
+    Its file of weights is empty: without any, the command line refuses the folder before the work.
+    """
     config.save_pretrained(folder)
+    save_file({}, folder / "model.safetensors")
     return with_tokenizer(folder)
 
 

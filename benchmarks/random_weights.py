@@ -1,4 +1,5 @@
-"""`python -m nsvd_exp` on a model folder without weights: they are made at random on the device.
+"""`python -m nsvd_exp` on a model folder without weights (as `made.save_config` writes one): they
+are made at random on the device.
 
     python benchmarks/random_weights.py -m experiment=table1 model=tiny model.name=FOLDER
 

@@ -90,7 +90,7 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     from nsvd_exp.models.layers import find_linears
     from nsvd_exp.models.loading import load_model, load_streamed
     from nsvd_exp.models.streamed import StreamedModel
-    from nsvd_exp.pipeline.calibrate import calibrate, calibrate_streamed
+    from nsvd_exp.pipeline.calibrate import calibrate
     from nsvd_exp.storage.tensors import StatisticsFolder
 
     source, config = locate_model(str(folder)), ModelConfig(name=str(folder), title="benchmark")
@@ -99,7 +99,8 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     if memory == "streamed":
         model, weights = load_streamed(source, config, "float32", folder)
         streamed = StreamedModel(model, weights, torch.device("cpu"), folder)
-        kept.finish(calibrate_streamed(streamed, find_linears(model, []), ids, kept.add), {})
+        _, reads = calibrate(streamed, find_linears(model, []), ids, add=kept.add)
+        kept.finish(reads, {})
     else:
         model = load_model(source, config, "float32", "cpu")
         kept.save(Calibration(*calibrate(model, find_linears(model, []), ids)))

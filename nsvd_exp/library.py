@@ -75,6 +75,7 @@ def windows(
     max_windows: int | None = None,
     split: str = "test",
     data_dir: str | Path | None = None,
+    bos: str = "first",
 ) -> Tokens:
     """A text cut into windows of tokens, to evaluate on; the tail is dropped.
 
@@ -82,12 +83,14 @@ def windows(
         source, split, data_dir: as in `samples`.
         length: tokens of each window; no more than the model takes.
         max_windows: the first so many; None: all.
+        bos: `first`, for the BOS that the tokenizer puts in front of the text, if it does; or
+            `window`, for one at the start of each window.
 
     Raises:
-        NsvdError: there is no such dataset, or less text than one window.
+        NsvdError: there is no such dataset, less text than one window, or no BOS.
     """
     whole, split_special_tokens, name = _text(source, split, data_dir)
-    return windows_of(tokenizer, whole, length, max_windows, split_special_tokens, name)
+    return windows_of(tokenizer, whole, length, max_windows, split_special_tokens, name, bos)
 
 
 def _text(source: Source, split: str, data_dir: str | Path | None) -> tuple[str, bool, str]:
@@ -161,7 +164,6 @@ def compress(
     """Compress a model in place: its Linears become low-rank layers in their own dtype.
 
     Args:
-        model: a causal language model of transformers.
         method: one of `nsvd_exp.methods`, or your own.
         ratio: fraction of the compressed weights' parameters to remove, 0 < ratio < 1.
         calibration: from `calibrate` with the same `skip`; methods that read no activations need

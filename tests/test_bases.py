@@ -11,10 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from helpers.cells import run
+from helpers.command_line import REPOSITORY, Log, Settings
 from helpers.configuration import compose
 from helpers.matrices import calibration_of, random_weight
 from helpers.methods import METHODS, SHAPES, compressed, every_method, with_k1
@@ -25,11 +28,10 @@ import nsvd_exp as nx
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
 from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
 from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.run import run_cell
-from nsvd_exp.experiment.session import Session, bases_of
+from nsvd_exp.experiment.session import bases_of
 from nsvd_exp.methods import NSVD, SVD, CholeskyASVD, EigenASVD, Method, ScaledEigenASVD
-from nsvd_exp.methods.base import Calibration, Statistics
-from nsvd_exp.methods.linalg import Eigenbasis, eigenbasis
+from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.linalg import Eigenbasis
 from nsvd_exp.methods.truncation import OutputBasis, has_gram_metric
 from nsvd_exp.models.layers import find_linears, replaced
 from nsvd_exp.models.storage import Factors
@@ -38,7 +40,6 @@ from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.cache import BASES, Cache
 from nsvd_exp.storage.tensors import FORMAT
 
-Settings = Callable[..., list[str]]
 Outcome = tuple[list[Tensor], list[dict[str, Any]]]
 
 CALIBRATION = calibration_of(SHAPES)
@@ -60,8 +61,17 @@ class Process:
     def __init__(self, cache: Cache | None = None, limit: int | None = None) -> None:
         self.memory, self.cache, self.limit, self.made = BasisMemory(), cache, limit, 0
 
-    def bases(self, which: BasesOf) -> SharedBases:
-        return Counting(self, which)
+    def bases(self, which: BasesOf) -> Any:
+        shared = SharedBases(which, self.memory, self.cache, self.limit)
+
+        def get(layer: str, W: Tensor, make: Callable[[], Eigenbasis]) -> OutputBasis:
+            def counted() -> Eigenbasis:
+                self.made += 1
+                return make()
+
+            return shared.get(layer, W, counted)
+
+        return SimpleNamespace(get=get)
 
     def cell(
         self, method: Method, calibration: Calibration | None = CALIBRATION, **options: Any
@@ -73,21 +83,6 @@ class Process:
         """The bases in memory."""
         found = [self.memory.get(which or of(), name) for name in SHAPES]
         return [basis for basis in found if basis is not None]
-
-
-class Counting(SharedBases):
-    """The bases of a process, which counts what is made."""
-
-    def __init__(self, process: Process, which: BasesOf) -> None:
-        super().__init__(which, process.memory, process.cache, process.limit)
-        self._process = process
-
-    def get(self, layer: str, W: Tensor, make: Callable[[], Eigenbasis]) -> OutputBasis:
-        def counted() -> Eigenbasis:
-            self._process.made += 1
-            return make()
-
-        return super().get(layer, W, counted)
 
 
 def same(one: Outcome, other: Outcome) -> bool:
@@ -148,21 +143,13 @@ def test_one_eigenproblem_for_each_weight_serves_every_rank_and_method(tmp_path:
     assert [process.made for process in processes] == [len(SHAPES), 0]
 
 
-def test_what_is_at_hand_needs_no_statistics() -> None:
-    class Unread(dict[str, Statistics]):
-        def __getitem__(self, name: str) -> Statistics:
-            pytest.fail(f"the statistics of {name} were read")
-
-    process = Process()
-    new = process.cell(CholeskyASVD())
-    unread = Calibration(Unread(CALIBRATION.inputs), CALIBRATION.reads, {})
-    assert same(process.cell(EigenASVD(), unread), new)
-
-
-def test_the_paper_route_shares_nothing() -> None:
+def test_what_is_at_hand_needs_no_statistics_and_the_paper_route_shares_nothing() -> None:
     process = Process()
     process.cell(NSVD(), solver="paper")
     assert (process.made, process.held()) == (0, [])
+    new = process.cell(CholeskyASVD())
+    unread = Calibration({}, CALIBRATION.reads)
+    assert same(process.cell(EigenASVD(), unread), new)
 
 
 def test_a_shared_basis_has_the_activation_loss_of_each_calibration() -> None:
@@ -190,7 +177,6 @@ def test_bases_are_those_of_a_model_a_metric_and_what_the_metric_looks_at(
 
     def key(*overrides: str) -> str:
         plan = plan_cell(compose(*arguments, *overrides))
-        assert plan.choices.method is not None
         return bases_of(plan, plan.choices.method).key
 
     gram = key("method=asvd_i")
@@ -229,20 +215,14 @@ def test_second_stages_stay_within_the_memory_that_bases_may_take() -> None:
     assert len(process.held()) == len(SHAPES)
 
 
-def basis_of(size: int = 16) -> OutputBasis:
-    W = random_weight(size, size)
-    found = eigenbasis(W, None)
-    return OutputBasis(found.U, found.U.T @ W, found.energy, found.seen, False)
-
-
 def test_memory_drops_other_groups_first_and_the_oldest_of_them() -> None:
-    memory, limit = BasisMemory(), 3 * basis_of().nbytes
+    memory, basis = BasisMemory(), OutputBasis.of(random_weight(16, 16), SVD(), None)
     places = [(key, layer) for key in ("first", "second", "third") for layer in "abcd"]
 
     def put(*into: str) -> None:
         for place in into:
             key, layer = place.split()
-            memory.put(of(key=key), layer, basis_of(), limit)
+            memory.put(of(key=key), layer, basis, 3 * basis.nbytes)
 
     def held() -> list[str]:
         return [" ".join(p) for p in places if memory.get(of(key=p[0]), p[1]) is not None]
@@ -282,7 +262,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_what_is_damaged_is_made_again_and_said_once(
-    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: str, tmp_path: Path, caplog: Log
 ) -> None:
     new = Process(Cache(tmp_path)).cell(NSVD())
     for file in tmp_path.glob("bases/k/*.safetensors"):
@@ -296,9 +276,7 @@ def test_what_is_damaged_is_made_again_and_said_once(
     assert caplog.text.count("made again") == 1
 
 
-def test_the_basis_of_another_shape_is_made_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_basis_of_another_shape_is_made_again(tmp_path: Path, caplog: Log) -> None:
     Process(Cache(tmp_path)).cell(SVD())
     turned, process = {name: (n, m) for name, (m, n) in SHAPES.items()}, Process(Cache(tmp_path))
     expected = Process().cell(SVD(), calibration_of(turned), shapes=turned)
@@ -307,9 +285,7 @@ def test_the_basis_of_another_shape_is_made_again(
     assert caplog.text.count("made again") == 1
 
 
-def test_on_a_full_disk_a_cell_goes_on_and_says_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_on_a_full_disk_a_cell_goes_on_and_says_so_once(tmp_path: Path, caplog: Log) -> None:
     """A limit of the file size stands for the disk: the write breaks off in the same place."""
     new, process = Process().cell(NSVD()), Process(Cache(tmp_path))
     bases = process.bases(of())
@@ -350,10 +326,9 @@ print("sum", total, flush=True)
 
 def worker(folder: Path, seconds: float) -> subprocess.Popen[str]:
     """A process that makes the bases of three layers in that folder, each in so many seconds."""
-    repository = Path(__file__).parents[1]
     return subprocess.Popen(
         [sys.executable, "-c", WORKER, str(folder), str(seconds)],
-        env={"PYTHONPATH": f"{repository}:{repository / 'tests'}", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -382,20 +357,14 @@ def test_a_killed_process_leaves_its_basis_to_the_next(tmp_path: Path) -> None:
 
 
 def test_a_cell_keeps_bases_where_it_is_told_to(
-    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    settings: Settings, tmp_path: Path, caplog: Log
 ) -> None:
     caplog.set_level(logging.WARNING)
     arguments = [*settings(), "dataset=[ptb]", "method=nsvd_i"]
-
-    def run(*overrides: str) -> Any:
-        result = run_cell(plan_cell(compose(*arguments, *overrides)), Session())
-        assert result["status"] == "done", result["error"]
-        return result
-
-    kept = run("cache.keep=bases")
+    kept = run(*arguments, "cache.keep=bases")
     assert len(list(tmp_path.glob(f"results/cache/{BASES}/*/*.safetensors"))) == len(kept["layers"])
-    run("cache.keep=bases", f"results_dir={tmp_path / 'other'}", "ratio=0.4")
-    fresh = run("cache.keep=none", f"results_dir={tmp_path / 'fresh'}")
+    run(*arguments, "cache.keep=bases", f"results_dir={tmp_path / 'other'}", "ratio=0.4")
+    fresh = run(*arguments, "cache.keep=none", f"results_dir={tmp_path / 'fresh'}")
     assert fresh["datasets"]["ptb"]["nll"] == kept["datasets"]["ptb"]["nll"]
     assert fresh["layers"] == kept["layers"]
     assert not (tmp_path / "fresh" / "cache").exists()

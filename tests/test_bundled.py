@@ -31,16 +31,9 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(MODEL_DIR)
 
 
-def load_model():
-    return AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=torch.float32).eval()
-
-
 @pytest.fixture(scope="module")
 def streams(tokenizer):
     return {name: encode(tokenizer, "\n\n".join(stored(f"{name}/test"))) for name in DATASETS}
-
-
-# --- text
 
 
 @pytest.mark.parametrize("key", FILES)
@@ -56,27 +49,20 @@ def test_text_follows_from_the_seed(key):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_another_seed_gives_other_text(name):
+def test_another_seed_gives_other_text_and_no_test_row_stands_in_training_text(name):
     one, two = (corpora.generate(name, "test", seed, 2000) for seed in (1, 2))
     assert one != two
     assert one == corpora.generate(name, "test", 1, 2000)
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_no_test_row_stands_in_training_text(name):
     held_out = {row for row in stored(f"{name}/test") if not corpora.is_heading(row)}
     sample = corpora.train_documents(name, "stream", corpora.SEED, 150_000)
     assert held_out.isdisjoint(corpora.flatten(sample))
 
 
-def test_exclusion_drops_what_it_is_given():
+def test_exclusion_drops_what_it_is_given_so_calibration_text_holds_no_test_paragraph():
     free = corpora.generate("snips", "stream", 3, 20_000)
     banned = {free[0][0], free[5][0]}
     kept = corpora.flatten(corpora.generate("snips", "stream", 3, 20_000, exclude=banned))
     assert banned.isdisjoint(kept)
-
-
-def test_calibration_text_holds_no_test_paragraph():
     test = {row for row in stored("wikitext2/test") if not corpora.is_heading(row)}
     train = stored("wikitext2/train")
     assert test.isdisjoint(train)
@@ -92,12 +78,9 @@ def test_rows_are_filled_and_templates_are_spent(key):
         assert "\n\n" not in row
 
 
-def test_words_are_many():
+def test_words_are_many_and_wikitext_rows_are_headings_and_paragraphs():
     text = " ".join(row for key in FILES for row in stored(key))
     assert len(set(re.findall(r"[a-z]+", text.lower()))) > 3000
-
-
-def test_wikitext_rows_are_headings_and_paragraphs():
     rows = stored("wikitext2/test")
     titles = [row for row in rows if re.fullmatch(r"= [^=]+ =", row)]
     sections = [row for row in rows if re.fullmatch(r"= = [^=]+ = =", row)]
@@ -127,23 +110,15 @@ def test_every_story_comes_with_each_of_its_four_questions():
             assert re.fullmatch("Answer: [ABCD]", answer)
 
 
-@pytest.mark.parametrize(
-    ("name", "script"), [("cmrc_cn", "[一-龥]"), ("alpaca_eval_jp", "[ぁ-ヿ]")]
-)
-def test_east_asian_sets_are_in_their_scripts(name, script):
-    for row in stored(f"{name}/test"):
-        assert re.search(script, row)
-        assert not re.search("[A-Za-z]", row)
-
-
-def test_chinese_answers_stand_in_their_passages():
+def test_east_asian_sets_are_in_their_scripts_and_chinese_answers_in_their_passages():
+    for name, script in (("cmrc_cn", "[一-龥]"), ("alpaca_eval_jp", "[ぁ-ヿ]")):
+        for row in stored(f"{name}/test"):
+            assert re.search(script, row)
+            assert not re.search("[A-Za-z]", row)
     for row in stored("cmrc_cn/test"):
         passage, *pairs = row.split("\n")
         for answer in pairs[1::2]:
             assert answer.removeprefix("答案：").removeprefix("约") in passage
-
-
-# --- grammar
 
 
 def test_grammar_binds_and_modifies():
@@ -171,9 +146,6 @@ def test_inflection(change, word, form):
     assert change(word) == form
 
 
-# --- model
-
-
 def test_paths_cost_no_heavy_import():
     code = "import sys, nsvd_exp.bundled as b; assert b.TEXT_DIR; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
@@ -197,19 +169,17 @@ def test_model_is_small_and_mostly_blocks():
     assert 1e6 <= total <= 4e6
     assert blocks > 0.7 * total
     assert all(torch.isfinite(p).all() for p in model.parameters())
-
-
-def test_everything_fits_in_eight_megabytes():
     files = [p for p in MODEL_DIR.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert sum(p.stat().st_size for p in files) < 8e6
 
 
 def test_dense_perplexity_means_something_and_plain_svd_doubles_it(streams):
-    model = load_model()
+    model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=torch.float32).eval()
     dense = {name: stream_perplexity(model, ids[: 12 * WINDOW]) for name, ids in streams.items()}
     truncate_blocks(model, ratio=0.5)
     broken = {name: stream_perplexity(model, ids[: 12 * WINDOW]) for name, ids in streams.items()}
     assert all(2 < value < 30 for value in dense.values()), dense
+    assert all(12_000 <= len(ids) <= 16_000 for ids in streams.values())
     doubled = [name for name in DATASETS if broken[name] > 2 * dense[name]]
     assert len(doubled) > len(DATASETS) / 2, (dense, broken)
 
@@ -223,14 +193,6 @@ def truncate_blocks(model, ratio: float) -> None:
             k = int(m * n * (1 - ratio) / (m + n))
             U, S, Vh = torch.linalg.svd(layer.weight, full_matrices=False)
             layer.weight.copy_(U[:, :k] * S[:k] @ Vh[:k])
-
-
-def test_test_sets_are_of_the_promised_length(streams):
-    for name, ids in streams.items():
-        assert 12_000 <= len(ids) <= 16_000, (name, len(ids))
-
-
-# --- build
 
 
 @pytest.mark.slow

@@ -19,8 +19,11 @@ from helpers.configuration import compose
 from nsvd_exp.cli.cache import main
 from nsvd_exp.config.schema import KEEPS
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.storage.cache import BASES, KEPT, KINDS, STATISTICS, Cache
+from nsvd_exp.storage.files import ScratchFolder
+from nsvd_exp.storage.temporary import make_temporary
 from nsvd_exp.storage.tensors import FORMAT
 
 Settings = Callable[..., list[str]]
@@ -150,19 +153,144 @@ def test_one_entry_of_each_kind_is_in_use(tmp_path: Path) -> None:
     assert used == {"statistics": (ME,), "gram": (), "identity": (ME,)}
 
 
-def test_what_a_dead_process_left_half_written_is_part_of_its_entry(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
-    put(cache, "a", 10)
-    (tmp_path / BASES / "a" / ".layer.safetensors.xyz.tmp").write_bytes(bytes(1000))
-    (tmp_path / STATISTICS).mkdir()
-    (tmp_path / STATISTICS / ".b.safetensors.xyz.tmp").write_bytes(bytes(500))
-    cache.use(BASES, "other", ABOUT)
-    sizes = {entry.key: entry.bytes for entry in cache.entries()}
-    assert sizes["a"] > 1010
-    assert sizes["b"] == 500
-    cache.remove(lambda entry: entry.key in "ab")
-    assert keys(cache) == ["other"]
-    assert {path.name for path in (tmp_path / BASES).iterdir()} == {"other.json"}
+def left_by_the_dead(folder: Path) -> list[Path]:
+    """One temporary file or folder of each kind, as a process leaves it that was killed."""
+    files = [
+        folder / BASES / "a" / ".layer.safetensors.xyz.tmp",
+        folder / STATISTICS / ".b.json.xyz.tmp",
+        folder / ".hidden.xyz",
+        folder / ".streamed.xyz" / "model.safetensors",
+    ]
+    for size, path in enumerate(files, start=500):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    return [*files[:3], files[3].parent]
+
+
+def test_what_dead_processes_left_is_shown_counted_and_goes_with_the_next_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = Cache(tmp_path, limit=10_000)
+    kept = put(cache, "a", 10)
+    left = left_by_the_dead(tmp_path)
+    living = ScratchFolder(tmp_path, ".streamed.other.")
+    handle, written = make_temporary(kept.parent, ".other.safetensors.", ".tmp")
+    found = {one.path: one for one in cache.temporaries()}
+    assert {path for path in found if found[path].is_dead} == set(left)
+    assert {path for path in found if not found[path].is_dead} == {living.path, written}
+    assert [found[path].bytes for path in left] == [500, 501, 502, 503]
+    assert [entry.key for entry in cache.entries()] == ["a"], "no entry of what is half-written"
+    code, out, _ = shown(capsys, "list", f"--cache-dir={tmp_path}")
+    assert code == 0
+    for path, one in found.items():
+        (line,) = [s for s in out.splitlines() if str(path.relative_to(tmp_path)) in s]
+        assert ("nobody: goes with the next run" if one.is_dead else "a living process") in line
+    assert all(path.exists() for path in left), "to look removes nothing"
+    cache.tidy()
+    assert not any(path.exists() for path in left)
+    assert kept.exists()
+    assert {one.path for one in cache.temporaries()} == {living.path, written}
+    os.close(handle)
+
+
+def test_temporary_files_are_part_of_the_limit(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit=3000)
+    put(cache, "old", 1000, used=1.0)
+    cache.use(BASES, "new", ABOUT)
+    for folder, prefix in ((tmp_path, ".hidden."), (tmp_path / BASES, ".k.tmp.")):
+        assert "old" in keys(cache), "hidden states are outside of it"
+        handle, path = make_temporary(folder, prefix)
+        os.truncate(path, 1500)
+        put(cache, "new", 1000)
+        path.unlink()
+        os.close(handle)
+    assert keys(cache) == ["new"]
+
+
+@pytest.mark.parametrize("method", ["asvd_i", "dense"])
+def test_a_run_removes_what_dead_processes_left(
+    method: str, settings: Settings, tmp_path: Path
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", f"method={method}"]
+    run(*arguments)
+    (cell,) = (tmp_path / "results/cells").iterdir()
+    left = [cell / ".result.json.xyz.tmp"]
+    left[0].write_text("half")
+    if method != "dense":  # which has nothing to do with the cache
+        left += left_by_the_dead(tmp_path / "results/cache")
+    assert plan_cell(compose(*arguments)).file.read() is not None  # as a run that finds it done
+    assert not left[0].exists()
+    run(*arguments, "dataset=[c4]")
+    assert not any(path.exists() for path in left)
+
+
+ODD = {
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(1000)),
+    "nested": lambda path: path.write_text("[" * 200_000),
+    "other JSON": lambda path: path.write_text('{"who": [], "used": [1], "reads": 3, "model": {}}'),
+    "a FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a dead link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+    "a link to a device": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_nothing_that_stands_in_the_cache_can_crash_a_cell(
+    name: str, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "cache.keep=bases"]
+    expected = run(*arguments, "method=asvd_i")["datasets"]["ptb"]["nll"]
+    folder = tmp_path / "results/cache"
+    stored = [path for suffix in (".json", ".safetensors") for path in folder.rglob(f"*{suffix}")]
+    assert len(stored) > 20
+    for path in stored:
+        ODD[name](path)
+    again = run(*arguments, "method=nsvd_i", "k1=1")
+    assert again["error"] is None
+    assert again["datasets"]["ptb"]["nll"] == pytest.approx(expected, rel=1e-6)
+    capsys.readouterr()
+    code, _, err = shown(capsys, "list", f"--cache-dir={folder}")
+    assert (code, err) == (0, "")
+
+
+def exchanged(folder: Path, pattern: str) -> int:
+    """Turn the files of a pattern round by one; how many there are."""
+    files = sorted(folder.glob(pattern))
+    contents = [path.read_bytes() for path in files]
+    for path, content in zip(files, [*contents[1:], contents[0]], strict=True):
+        path.write_bytes(content)
+    return len(files)
+
+
+@pytest.mark.parametrize("what", ["layers of a basis", "bases of two metrics", "two calibrations"])
+def test_what_is_of_something_else_is_made_again_and_said_once(
+    what: str, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [*settings(), "dataset=[ptb]", "cache.keep=bases"]
+    expected = run(*arguments, "method=asvd_i")["datasets"]["ptb"]["nll"]
+    run(*arguments, "method=asvd_0")
+    run(*arguments, "method=asvd_i", "calibration.seed=4")
+    cache = tmp_path / "results/cache"
+    if what == "two calibrations":
+        one, other = (path for path in (cache / STATISTICS).iterdir() if path.is_dir())
+        one.rename(cache / "x"), other.rename(one), (cache / "x").rename(other)
+    elif what == "bases of two metrics":
+        for layer in {path.name for path in cache.glob("bases/*/*.safetensors")}:
+            assert exchanged(cache, f"bases/*/{layer}") == 3
+    else:
+        for folder in (cache / BASES).iterdir():
+            if folder.is_dir():
+                assert exchanged(folder, "*.q_proj.safetensors") == 2
+                assert exchanged(folder, "*.[kv]_proj.safetensors") == 4
+    again = run(*arguments, "method=nsvd_i", "k1=1")
+    assert again["error"] is None
+    assert again["datasets"]["ptb"]["nll"] == pytest.approx(expected, rel=1e-6)
+    assert caplog.text.count("made again") == 1
+    caplog.clear()
+    run(*arguments, "method=nsvd_i", "k1=0.9")
+    assert "made again" not in caplog.text
 
 
 def calibrations(caplog: pytest.LogCaptureFixture) -> int:
@@ -229,6 +357,7 @@ sys.path.insert(0, sys.argv[1])
 from helpers.configuration import compose
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.run import run_cell
+from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.progress import Observer
 class Slow(Observer):

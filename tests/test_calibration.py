@@ -29,7 +29,7 @@ SHARED_INPUTS = {
 
 
 def calibrate(*args: Any, **options: Any) -> Calibration:
-    return Calibration(*calibration.calibrate(*args, **options), {})
+    return Calibration(*calibration.calibrate(*args, **options))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -98,51 +98,52 @@ def test_a_gram_matrix_made_in_panels_is_whole_and_symmetric(n: int) -> None:
     torch.testing.assert_close(G, G.T)
 
 
-class OneBlock(nn.Module):
-    """A model of one block with two layers, whose forward pass `run(first, second, x)` is given."""
-
-    def __init__(self, run: Callable[..., object]) -> None:
-        super().__init__()
-        block = nn.ModuleDict({name: nn.Linear(4, 4).double() for name in ("first", "second")})
-        block.forward = lambda x: run(block["first"], block["second"], x)
-        self.blocks = nn.ModuleList([block])
-
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> None:
-        self.blocks[0](nn.functional.one_hot(input_ids % 4, 4).double())
-
-
 def of_one_block(run: Callable[..., object]) -> tuple[Statistics, Statistics]:
-    """The statistics of both layers of a `OneBlock`."""
-    model = OneBlock(run)
+    """The statistics of two layers in one block, whose forward pass is `run(first, second, x)`."""
+    model = nn.Module()
+    block = nn.ModuleDict({name: nn.Linear(4, 4).double() for name in ("first", "second")})
+    block.forward = lambda x: run(block["first"], block["second"], x)
+    model.blocks = nn.ModuleList([block])
+    model.forward = lambda input_ids, use_cache: block(
+        nn.functional.one_hot(input_ids % 4, 4).double()
+    )
     found = calibrate(model, find_linears(model, []), token_ids())
     return found.of("blocks.0.first"), found.of("blocks.0.second")
 
 
-def test_a_tensor_changed_in_place_is_another_input() -> None:
-    first, second = of_one_block(lambda first, second, x: (first(x), second(x.mul_(2))))
-    torch.testing.assert_close(second.gram, 4 * first.gram)
+@pytest.mark.parametrize(
+    ("run", "one", "other"),
+    [
+        (lambda first, second, x: (first(x), second(x.mul_(2))), 2, 1),  # changed in place
+        # Inputs that die at once: the allocator gives the second the address of the first.
+        (lambda first, second, x: (first(x * 2), second(x * 3)), 3, 2),
+        (lambda first, second, x: (first(input=x), second(x)), 1, 1),  # by keyword
+    ],
+)
+def test_an_input_is_the_same_while_its_content_is(
+    run: Callable[..., object], one: int, other: int
+) -> None:
+    first, second = of_one_block(run)
+    torch.testing.assert_close(other**2 * second.gram, one**2 * first.gram)
+    assert (first is second) == (one == other)
+    assert first.tokens == second.tokens == token_ids().numel()
 
 
-def test_an_address_used_again_is_another_input() -> None:
-    """Inputs that die at once: the allocator gives the second the address of the first."""
-    first, second = of_one_block(lambda first, second, x: (first(x * 2), second(x * 3)))
-    torch.testing.assert_close(4 * second.gram, 9 * first.gram)
-
-
-def test_inputs_given_by_keyword_count_too() -> None:
-    first, second = of_one_block(lambda first, second, x: (first(input=x), second(x)))
-    assert first is second
-    assert first.tokens == token_ids().numel()
-
-
-def test_layers_that_share_some_inputs_and_not_others_are_refused() -> None:
-    with pytest.raises(NsvdError, match=r"blocks\.0\.second shares some of its inputs"):
-        of_one_block(lambda first, second, x: (first(x), first(x * 3), second(x)))
-
-
-def test_a_layer_without_a_token_is_an_error() -> None:
-    with pytest.raises(NsvdError, match=r"blocks\.0\.second saw no calibration token"):
-        of_one_block(lambda first, second, x: first(x))
+@pytest.mark.parametrize(
+    ("run", "problem"),
+    [
+        (
+            lambda first, second, x: (first(x), first(x * 3), second(x)),
+            " shares some of its inputs",
+        ),
+        (lambda first, second, x: first(x), ": it saw no calibration token"),
+    ],
+)
+def test_layers_whose_inputs_do_not_do_are_refused(
+    run: Callable[..., object], problem: str
+) -> None:
+    with pytest.raises(NsvdError, match=rf"blocks\.0\.second{problem}"):
+        of_one_block(run)
 
 
 def test_no_more_than_one_block_of_inputs_is_held() -> None:
@@ -185,10 +186,4 @@ def test_a_pass_that_ran_out_of_memory_counts_nothing_twice() -> None:
     with pytest.raises(NsvdError, match="too little memory for 100 windows"):
         calibrate(model, layers, ids, batch=100)
     handle.remove()
-
-
-def test_hooks_are_gone_afterwards() -> None:
-    model = make_model("llama")
-    layers = find_linears(model, [])
-    calibrate(model, layers, token_ids())
     assert not any(layer._forward_pre_hooks for layer in layers.values())

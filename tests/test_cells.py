@@ -117,6 +117,7 @@ UNKEYED = [
 # What changes only the measurements inside the cell.
 KEYED_BY_MEASUREMENT = [
     *("evaluation.length=64", "evaluation.max_windows=1", "evaluation.dtype=bfloat16"),
+    "evaluation.bos=window",
     *("dataset.ptb.rows=1", "dataset.ptb.join=' '", "dataset.ptb.document='{sentence}.'"),
     "dataset.ptb.split_special_tokens=false",
 ]

@@ -61,7 +61,7 @@ def test_rank_keeps_the_budget_and_uses_it_up(m: int, n: int, ratio: float) -> N
 
 
 def test_a_rank_below_one_is_an_error() -> None:
-    message = r"layer: ratio=0.99 leaves no rank for a 10 x 12 weight.*model\.skip"
+    message = r"layer: ratio=0.99 leaves no rank for a 10 x 12 weight .*; use a smaller ratio"
     with pytest.raises(NsvdError, match=message):
         rank_of(10, 12, 0.99)
 
@@ -73,6 +73,8 @@ def test_the_achieved_ratio_never_keeps_more_than_the_budget(
 ) -> None:
     layers, dense = linears(SHAPES, torch.float32), sum(m * n for m, n in SHAPES.values())
     ranks = ranks_of(layers, ratio, allocation, Factors())
+    if allocation == Squarest():
+        assert ranks["wide"] == ranks["tall"] == 1 < ranks["square"]
     made, table = Compressor(SVD(), ranks, None, Factors(), torch.float32).compress(layers)
     achieved = achieved_ratio(table, Factors(), dense + 1000)
     stored = sum(weight.numel() for layer in made.values() for weight in layer.parameters())
@@ -100,17 +102,14 @@ def test_the_row_of_a_layer_says_what_its_factors_are(method: Method, solver: st
         assert row["discarded_energy"] == pytest.approx(losses.own**2)
 
 
-def test_factors_that_are_not_finite_in_their_dtype_name_the_layer() -> None:
+def test_a_layer_that_cannot_be_compressed_is_named() -> None:
+    with pytest.raises(NsvdError, match="tall: the calibration has no statistics of the layer"):
+        compressed(CholeskyASVD(), calibration_of({"wide": SHAPES["wide"]}))
     layers = linears({"big": (20, 30)}, torch.float64)
     layers["big"].weight.data *= 1e6
     compressor = Compressor(SVD(), {"big": 9}, None, Factors(), torch.float16)
     with pytest.raises(NsvdError, match=r"big: its factors are not finite in torch\.float16"):
         compressor.compress(layers)
-
-
-def test_a_calibration_of_other_layers_names_what_is_missing() -> None:
-    with pytest.raises(NsvdError, match="tall: the calibration has no statistics of the layer"):
-        compressed(CholeskyASVD(), calibration_of({"wide": SHAPES["wide"]}))
 
 
 OWN: list[tuple[type, dict[str, Any], Any]] = [
@@ -153,11 +152,6 @@ def test_a_method_takes_first_and_second_stages_of_ones_own() -> None:
     # Its bases are those of its first stage, and nobody else's.
     assert metric_of(built) == metric_of(Ridge()) == class_identity(Ridge())
     assert metric_of(NSVD()) == metric_of(CholeskyASVD()) == "gram"
-
-
-def test_ones_own_allocation_gives_every_rank() -> None:
-    ranks = ranks_of(linears(SHAPES, torch.float32), 0.5, Squarest(), Factors())
-    assert ranks == {"wide": 1, "tall": 1, "square": 16}
 
 
 class NoDataclass(CholeskyASVD):

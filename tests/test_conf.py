@@ -53,7 +53,9 @@ def test_every_model_composes(name: str) -> None:
 
 def test_a_model_is_called_by_the_end_of_its_name_which_must_be_given() -> None:
     assert compose("model=llama_7b").model.name == "jeffwan/llama-7b-hf"
-    for name, title in (("org/some-model", "some-model"), ("/data/models/mine/", "mine")):
+    snapshot = "/cache/models--org--some-model/snapshots/0123abc"
+    titles = {"org/some-model": "some-model", "/data/mine/": "mine", snapshot: "some-model"}
+    for name, title in titles.items():
         assert compose("model=hf", f"model.name={name}").model.title == title
     with pytest.raises(NsvdError, match=r"model\.name must be given: model\.name=\.\.\."):
         compose("model=hf")
@@ -216,6 +218,7 @@ def test_what_is_typed_beats_the_preset() -> None:
           for value in ("1", "0", "-5")),
         *("calibration.samples=0", "calibration.samples=-1", "calibration.sampler=svdlm"),
         *("evaluation.max_windows=0", "evaluation.dtype=auto", "evaluation.dtype=float8"),
+        *("evaluation.bos=last", "data_dir=", "data_dir=[]", "data_dir=[a,'']", "data_dir=3"),
         *("solver=eig", "dtype=float64", "device=gpu", "device=cuda:x", "device=CPU"),
         *("model.max_length=1", "method.name=", "method.name=a/b"),
         *("measure=perplexities", "similarity.statistic=median"),

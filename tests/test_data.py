@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import gzip
 import hashlib
@@ -23,9 +24,9 @@ from helpers.texts import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.config.schema import SAMPLERS
+from nsvd_exp.config.schema import SAMPLERS, DatasetConfig
 from nsvd_exp.data.sources import locate_dataset
-from nsvd_exp.data.text import read_rows, text_of
+from nsvd_exp.data.text import read_rows, special_tokens_in, text_of
 from nsvd_exp.data.tokens import Tokens, calibration_samples, windows
 from nsvd_exp.errors import NsvdError
 
@@ -210,6 +211,101 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, suffix: str, content: s
         local_text(tmp_path, "ptb")
 
 
+def test_a_mark_in_front_of_utf_8_is_no_part_of_the_text(tmp_path: Path) -> None:
+    """And what was measured with it in the text is another measurement."""
+    rows = {".txt": "w2 w3", ".jsonl": '{"text": "w2 w3"}\n', ".json": ' \n[{"text": "w2 w3"}]'}
+    rows[".csv"] = "text,n\nw2 w3,1\n"
+    for suffix, content in rows.items():
+        path = mirror(tmp_path / suffix, "ptb", suffix)
+        path.write_text(content, encoding="utf-8-sig")
+        assert local_text(tmp_path / suffix, "ptb") == "w2 w3"
+        source = locate_dataset(dataset("ptb"), "test", str(tmp_path / suffix))
+        assert source.identity["bom"] == "left out"
+        path.write_text(content, encoding="utf-8")
+        source = locate_dataset(dataset("ptb"), "test", str(tmp_path / suffix))
+        assert "bom" not in source.identity
+
+
+def test_more_formats_are_read(tmp_path: Path) -> None:
+    rows = [{"text": "a,\n中"}, {"text": "b" * 200_000}]
+    expected = "\n\n".join(row["text"] for row in rows)
+    write_gzip(mirror(tmp_path / "gz", "ptb", ".jsonl.gz"), rows)
+    mirror(tmp_path / "list", "ptb", ".json").write_text(f"\n {json.dumps(rows)}")
+    with mirror(tmp_path / "csv", "ptb", ".csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "text"], *([n, r["text"]] for n, r in enumerate(rows))])
+    for number, row in enumerate(rows):
+        write_parquet(mirror(tmp_path / "shards", "ptb", f"-{number:05}-of-00002.parquet"), [row])
+    folder = tmp_path / "saved" / "ptb" / "test"
+    datasets.Dataset.from_list(rows).save_to_disk(folder, num_shards=2)
+    for name in ("gz", "list", "csv", "shards", "saved"):
+        assert local_text(tmp_path / name, "ptb") == expected, name
+    (tmp_path / "shards/ptb/test-00000-of-00002.parquet").unlink()
+    with pytest.raises(NsvdError, match=r"ptb has 1 of the 2 files test-\*-of-00002\.parquet"):
+        local_text(tmp_path / "shards", "ptb")
+    next(folder.glob("*.arrow")).unlink()
+    with pytest.raises(NsvdError, match=r"arrow is not there, though state\.json"):
+        local_text(tmp_path / "saved", "ptb")
+
+
+def test_shards_in_another_order_are_another_text(tmp_path: Path) -> None:
+    for name, words in (("one", "ab"), ("other", "ba")):
+        for number, word in enumerate(words):
+            path = mirror(tmp_path / name, "ptb", f"-{number:05}-of-00002.parquet")
+            write_parquet(path, [{"text": word}])
+    one, other = (
+        locate_dataset(dataset("ptb"), "test", str(tmp_path / n)) for n in ("one", "other")
+    )
+    assert one.identity != other.identity
+
+
+def test_a_bad_row_is_named_by_its_file_and_its_number(tmp_path: Path) -> None:
+    for number, rows in enumerate(([{"text": "a"}], [{"text": "b"}, {"words": "c"}])):
+        write_parquet(
+            mirror(tmp_path, "ptb", f"-{number:05}-of-00002.parquet"),
+            rows if number else [*rows, *rows],
+        )
+    with pytest.raises(NsvdError, match=r"test-00001-of-00002\.parquet, row 2: field 'sentence'"):
+        local_text(tmp_path, "ptb")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text\na\nb,c\n", "row 2: it has more fields"),
+        ('text\na\n"b', "row 2 is not CSV"),
+    ],
+)
+def test_a_bad_row_of_a_csv_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    mirror(tmp_path, "ptb", ".csv").write_text(text)
+    with pytest.raises(NsvdError, match=rf"test\.csv, {message}"):
+        local_text(tmp_path, "ptb")
+
+
+def test_a_folder_without_the_split_is_told_what_it_holds(tmp_path: Path) -> None:
+    for name in "fedcba":
+        mirror(tmp_path, "mine", f".{name}").write_text("")
+    own = DatasetConfig(name="mine", title="Mine")
+    with pytest.raises(NsvdError) as caught:
+        locate_dataset(own, "test", str(tmp_path))
+    assert str(caught.value) == (
+        f"dataset mine: {tmp_path}/mine/test.jsonl (.json, .parquet, .txt, .csv) is not there "
+        f"({tmp_path}/mine holds test.a, test.b, test.c, test.d, test.e, ...), and its "
+        "configuration names no hub"
+    )
+
+
+def test_the_first_folder_that_has_a_split_is_read(tmp_path: Path) -> None:
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    for folder, names in zip(folders, (["ptb"], ["ptb", "c4"]), strict=True):
+        for name in names:
+            write_jsonl(mirror(Path(folder), name), [{"text": f"{folder} {name}"}])
+    found = {
+        name: text_of(dataset(name), "test", locate_dataset(dataset(name), "test", folders))
+        for name in ("ptb", "c4")
+    }
+    assert found == {"ptb": f"{folders[0]} ptb", "c4": f"{folders[1]} c4"}
+
+
 def cut(write: Callable[[Path, list[Row]], None], path: Path, damage: bytes) -> bytes:
     """A file of many rows whose middle is `damage`, and whose end is missing if that is empty."""
     write(path, [{"text": f"row {number}" * (number % 7)} for number in range(500)])
@@ -221,7 +317,7 @@ def cut(write: Callable[[Path, list[Row]], None], path: Path, damage: bytes) -> 
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("a.jsonl", b'{"text": "a"}\n{"text"\n', "is not JSON .*after 1 rows"),
+        ("a.jsonl", b'{"text": "a"}\n{"text"\n', "row 2 is not JSON"),
         ("a.jsonl", b"plain text", "is not JSON"),
         ("a.json", b'[{"text": "a"},', "is not JSON"),
         ("a.json", b'[{"text": "a"}, "b"]', "row 2: expected an object, found 'b'"),
@@ -252,7 +348,7 @@ def test_damage_in_the_middle_of_a_file_is_one_message(
 ) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(cut(write, path, damage))
-    with pytest.raises(NsvdError, match=f"^{path} (cannot be read|is not JSON)"):
+    with pytest.raises(NsvdError, match=f"^{path}.* (cannot be read|is not JSON)"):
         list(read_rows(path))
 
 
@@ -299,6 +395,35 @@ def test_a_text_is_tokenised_once_so_it_has_one_bos() -> None:
     tokens = windows(with_bos(), ordered_words(30), 7)
     assert tokens.bos
     assert (tokens.ids == 1).nonzero().tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("make", [make_tokenizer, with_bos])
+@pytest.mark.parametrize("length", [2, 7, 30])
+def test_a_bos_in_each_window_stands_before_the_text_of_it(
+    make: Callable[[], Any], length: int
+) -> None:
+    """And the text is whole: nothing is lost, nothing twice, and its own BOS does not count."""
+    ids = [2 + number % 97 for number in range(60)]
+    tokens = windows(make(), ordered_words(60), length, bos="window")
+    count = 60 // (length - 1)
+    assert tokens.ids.shape == (count, length)
+    assert tokens.ids[:, 0].eq(1).all()
+    assert tokens.ids[:, 1:].flatten().tolist() == ids[: count * (length - 1)]
+    assert tokens.bos
+    capped = windows(make(), ordered_words(60), length, 2, bos="window")
+    assert capped.ids.tolist() == tokens.ids[:2].tolist()
+
+
+def test_a_tokenizer_without_a_bos_puts_none_in_each_window() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = None
+    with pytest.raises(NsvdError, match=r"the tokenizer has no BOS; use evaluation\.bos=first"):
+        windows(tokenizer, ordered_words(30), 7, bos="window")
+
+
+def test_special_tokens_that_are_spelt_out_are_found() -> None:
+    assert special_tokens_in(make_tokenizer(), "w2 <s> w3 <unk>") == ["<s>", "<unk>"]
+    assert special_tokens_in(make_tokenizer(), "w2 < s > w3") == []
 
 
 def test_a_text_shorter_than_a_window_is_an_error() -> None:

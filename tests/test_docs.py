@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.command_line import REPOSITORY
 
 from nsvd_exp.cli.arguments import setting_names
 from nsvd_exp.config.schema import Config, DatasetConfig
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "results/README.md", "benchmarks/README.md"),
     *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")),
@@ -44,7 +44,7 @@ def anchors(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page: str) -> None:
+def test_every_link_leads_somewhere_and_every_path_that_is_named_exists(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(text_of(page))):
         if target.startswith(("https://", "http://")):
             continue
@@ -53,23 +53,16 @@ def test_every_link_leads_somewhere(page: str) -> None:
         assert found.exists(), target
         if anchor:
             assert anchor in anchors(str(found.resolve().relative_to(REPOSITORY))), target
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_path_that_is_named_exists(page: str) -> None:
     for name in re.findall(rf"`((?:{'|'.join(NAMED)})/[\w./*-]*)`", text_of(page)):
         if not any(part in name for part in PLACEHOLDERS):
             assert (REPOSITORY / name).exists(), name
 
 
-def test_every_page_is_in_the_index() -> None:
+def test_every_page_is_in_the_index_and_the_readme_is_short() -> None:
     index = text_of("docs/README.md")
     for page in PAGES:
         if page.startswith("docs/") and page != "docs/README.md":
             assert f"({Path(page).name})" in index, page
-
-
-def test_the_readme_is_short() -> None:
     assert len(text_of("README.md").splitlines()) <= 150
 
 

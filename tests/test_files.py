@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.data.sources import locate_dataset
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.storage.files import (
     ScratchFolder,
     checksum,
     held_by_another,
     hold,
+    path_component,
+    read_regular,
     write_atomically,
     write_text,
 )
+from nsvd_exp.storage.results import cell_file, similarity_file
+from nsvd_exp.storage.temporary import is_dead, remove_dead, temporaries_in
 
 
 def names_in(folder: Path) -> set[str]:
@@ -136,3 +144,120 @@ def test_a_scratch_folder_goes_with_its_object(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {one.path.name, other.path.name}
     del one
     assert names_in(tmp_path) == {other.path.name}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "../a",
+        "/a",
+        "a\\b",
+        "a\nb",
+        "a\x00b",
+        "\x1b[31m",
+        "\udcff",
+        "\u202e",  # writes backwards from here on
+        "a" * 101,
+        "字" * 67,  # 201 bytes
+    ],
+)
+def test_a_name_that_cannot_be_part_of_a_path_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NsvdError, match=r"the method name .* cannot be part of a path"):
+        path_component("method", name)
+    with pytest.raises(NsvdError, match="the method name"):
+        cell_file(tmp_path, name, {"method": None})
+    with pytest.raises(NsvdError, match="the dataset name"):
+        similarity_file(tmp_path, name, {})
+    with pytest.raises(NsvdError, match="the dataset name"):
+        locate_dataset(DatasetConfig(name=name, title="", hub=""), "test", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["nsvd_i", "a" * 100, "my method (2)", "方法", "a.b", "-x", "é~$"])
+def test_other_names_are_what_they_are(name: str, tmp_path: Path) -> None:
+    assert path_component("method", name) == name
+    file = cell_file(tmp_path, name, {"method": None})
+    with file.lock(pytest.fail):
+        assert file.folder.parent == tmp_path / "cells"
+
+
+def test_a_number_with_too_many_digits_for_a_folder_is_one_message(tmp_path: Path) -> None:
+    identity = {"method": {"k1": "0." + 300 * "0" + "1"}, "ratio": "0.3"}
+    with pytest.raises(NsvdError, match="has too long a name for a folder"):
+        cell_file(tmp_path, "nsvd_i", identity)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\x00\xff")
+    assert read_regular(path) == b"\x00\xff"
+    (tmp_path / "link").symlink_to(path)
+    assert read_regular(tmp_path / "link") == b"\x00\xff"
+    os.mkfifo(tmp_path / "fifo")
+    for other in (tmp_path, tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(OSError, match="no regular file"):
+            read_regular(other)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from nsvd_exp.storage.files import write_atomically
+def write(path):
+    path.write_text("half")
+    print(path.name, flush=True)
+    time.sleep(60)
+write_atomically(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.slow
+def test_a_temporary_file_stays_as_long_as_its_process_lives(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "file")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        name = writer.stdout.readline().strip()
+        remove_dead(temporaries_in(tmp_path))
+        assert names_in(tmp_path) == {name}
+        assert not is_dead(tmp_path / name)
+        writer.kill()
+    assert is_dead(tmp_path / name)
+    assert names_in(tmp_path) == {name}
+    remove_dead(temporaries_in(tmp_path))
+    assert names_in(tmp_path) == set()
+
+
+def test_writers_and_who_tidies_up_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    """A new temporary file, not locked yet, looks like one of a dead process."""
+    done = threading.Event()
+
+    def tidy() -> None:
+        while not done.is_set():
+            remove_dead([*temporaries_in(tmp_path), *tmp_path.glob(".scratch.*")])
+
+    threads = [threading.Thread(target=tidy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(60):
+            write_text(tmp_path / "file", str(number))
+            assert (tmp_path / "file").read_text() == str(number)
+            scratch = ScratchFolder(tmp_path, ".scratch.")
+            (scratch.path / "file").write_text("x")
+            assert (scratch.path / "file").read_text() == "x"
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    del scratch
+    assert names_in(tmp_path) == {"file"}
+
+
+def test_an_empty_scratch_folder_of_a_dead_process_goes_too(tmp_path: Path) -> None:
+    (tmp_path / ".scratch.xyz").mkdir()
+    scratch = ScratchFolder(tmp_path, ".scratch.")
+    assert names_in(tmp_path) == {scratch.path.name}

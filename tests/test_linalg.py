@@ -13,7 +13,6 @@ from nsvd_exp.methods.linalg import (
     leading_eigenvectors,
     relative_loss,
     singular_basis,
-    truncated_svd,
 )
 
 
@@ -94,12 +93,6 @@ def test_interpolative_of_columns_of_very_unequal_length() -> None:
     few, _ = interpolative(A, 12)
     every, _ = interpolative(A, 100)
     assert few.tolist() == every[:12].tolist()
-
-
-def test_truncated_svd_of_full_rank_reconstructs() -> None:
-    A = random_weight(9, 14)
-    left, right = truncated_svd(A, 9)
-    torch.testing.assert_close(left @ right, A)
 
 
 def test_relative_loss_of_nothing_is_zero() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.cells import OUT_OF_MEMORY
+from helpers.command_line import Log
 from helpers.matrices import calibration_of, linears
-from helpers.methods import METHODS, compressed
+from helpers.methods import compressed, every_method, every_solver
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
@@ -37,8 +39,8 @@ def work(method: Method, at_once: int | None, **options: Any) -> Any:
     return [factor.tolist() for factor in factors], table
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-@pytest.mark.parametrize("solver", ["basis", "paper"])
+@every_method
+@every_solver
 def test_layers_at_once_come_out_as_one_by_one(method: Method, solver: str) -> None:
     assert work(method, 3, solver=solver) == work(method, 1, solver=solver)
 
@@ -61,18 +63,13 @@ def test_layers_at_once_share_bases_as_one_by_one(
     assert kept == [len(SHAPES) if keeps else 0] * 2
 
 
-def test_progress_is_told_layer_by_layer() -> None:
-    said: list[tuple[int, int]] = []
-    for at_once in (1, 3):
-        Compressor(
-            NSVD(), dict.fromkeys(SHAPES, 5), CALIBRATION, Factors(), torch.float32, at_once=at_once
-        ).compress(LAYERS, lambda done, of: said.append((done, of)))
-    assert said == [(done, 6) for done in range(1, 7)] * 2
-
-
-def test_several_are_at_work_at_a_time() -> None:
+def test_several_are_at_work_at_a_time_and_progress_is_told_layer_by_layer() -> None:
     meeting = threading.Barrier(3, timeout=60)
     assert list(each_layer(lambda name, _: (meeting.wait(), name)[1], LAYERS, 3)) == list(LAYERS)
+    ranks, said = dict.fromkeys(SHAPES, 5), []
+    compressor = Compressor(NSVD(), ranks, CALIBRATION, Factors(), torch.float32, at_once=3)
+    compressor.compress(LAYERS, lambda done, of: said.append((done, of)))
+    assert said == [(done, 6) for done in range(1, 7)]
 
 
 def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun() -> None:
@@ -93,13 +90,11 @@ def test_an_error_names_the_first_layer_and_leaves_what_was_not_begun() -> None:
     assert len(begun) < len(many)
 
 
-def test_where_memory_runs_out_the_others_follow_one_by_one(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_where_memory_runs_out_the_others_follow_one_by_one(caplog: Log) -> None:
     def work(name: str, _: nn.Linear) -> str:
         alone = threading.current_thread() is threading.main_thread()
         if name != "layer0" and not alone:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise OUT_OF_MEMORY
         return f"{name} alone" if alone else name
 
     caplog.set_level("INFO", "nsvd_exp")
@@ -110,7 +105,7 @@ def test_where_memory_runs_out_the_others_follow_one_by_one(
 
 def test_memory_that_runs_out_for_one_alone_is_an_error() -> None:
     def work(name: str, _: nn.Linear) -> str:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise OUT_OF_MEMORY
 
     with pytest.raises(torch.cuda.OutOfMemoryError):
         list(each_layer(work, LAYERS, 3))

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from helpers.models import CONFIGS, WIDE, make_model
+from helpers.texts import token_ids
 
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.models.batches import in_batches
@@ -17,14 +18,15 @@ from nsvd_exp.models.blocks import chooses_positions
 from nsvd_exp.pipeline.evaluate import perplexity, window_nll
 
 
-def windows(count: int = 5, length: int = 12) -> torch.Tensor:
-    return torch.randint(2, 99, (count, length), generator=torch.Generator().manual_seed(0))
+def windows() -> torch.Tensor:
+    return token_ids(5, 12)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_nll_is_the_hand_computation(name: str) -> None:
     """-sum of log softmax(logits at t)[token at t + 1], one window and one token at a time."""
     model, ids = make_model(name).double(), windows()
+    assert model.config._attn_implementation == "sdpa"  # holds no matrix of attention weights
     nll = window_nll(model, ids, batch=2)
     for row, value in zip(ids, nll, strict=True):
         with torch.no_grad():
@@ -99,7 +101,7 @@ class Total(torch.nn.Module):
 
 
 class Plain(Total):
-    """The same for all positions only."""
+    """For all positions only."""
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> Any:  # type: ignore[override]
         return super().forward(input_ids)
@@ -111,17 +113,10 @@ def test_a_head_that_cannot_be_run_alone_gives_all_its_logits_at_once(kind: type
     assert window_nll(model, ids, logits=99) == pytest.approx(window_nll(model, ids), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_attention_is_torchs_own(name: str) -> None:
-    """scaled_dot_product_attention, which holds no matrix of attention weights."""
-    assert make_model(name).config._attn_implementation == "sdpa"
-
-
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary() -> None:
-    model, ids = make_model("llama"), windows()
+    model = make_model("llama")
     model.lm_head.weight.data.zero_()
-    nll = sum(window_nll(model, ids))
-    assert perplexity(nll, 5 * 11) == pytest.approx(99, rel=1e-6)
+    assert perplexity(sum(window_nll(model, windows())), 5 * 11) == pytest.approx(99, rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_names_the_window() -> None:
@@ -131,10 +126,7 @@ def test_a_loss_that_is_not_finite_names_the_window() -> None:
     ids[3, 4] = 50
     with pytest.raises(NsvdError, match="the loss of window 3 of 5 is nan"):
         window_nll(model, ids)
-
-
-def test_a_loss_beyond_any_float_is_an_error() -> None:
-    with pytest.raises(NsvdError, match="a mean loss of 800 nats"):
+    with pytest.raises(NsvdError, match="a mean loss of 800 nats"):  # beyond any float
         perplexity(8000.0, 10)
 
 
@@ -147,25 +139,19 @@ def test_batches_cover_all_rows_and_tell_how_far_they_are() -> None:
     assert told == [(2, 5), (4, 5), (5, 5)]
 
 
-def test_auto_halves_the_batch_until_it_fits() -> None:
+def test_auto_halves_the_batch_until_it_fits_down_to_one_window() -> None:
     sizes: list[int] = []
 
     def work(batches: object) -> int:
         size = len(next(iter(batches)))  # type: ignore[call-overload]
         sizes.append(size)
-        if size > 60:
+        if size > fitting:
             raise torch.cuda.OutOfMemoryError("out of memory")
         return size
 
-    rows = torch.zeros(5000, 8, dtype=torch.long)
-    assert in_batches(work, rows, "auto", torch.device("cpu")) <= 60
-    assert sizes == sorted(sizes, reverse=True)
+    rows, fitting, cpu = torch.zeros(5000, 8, dtype=torch.long), 60, torch.device("cpu")
+    assert in_batches(work, rows, "auto", cpu) <= fitting
     assert all(a // 2 == b for a, b in pairwise(sizes))
-
-
-def test_one_window_that_does_not_fit_is_an_error() -> None:
-    def work(batches: object) -> None:
-        raise torch.cuda.OutOfMemoryError("out of memory")
-
+    fitting = 0
     with pytest.raises(OutOfMemoryError, match="too little memory for 1 windows of 8 tokens"):
-        in_batches(work, torch.zeros(3, 8, dtype=torch.long), "auto", torch.device("cpu"))
+        in_batches(work, rows, "auto", cpu)

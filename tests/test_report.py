@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import shlex
 import shutil
@@ -13,12 +14,20 @@ from typing import Any
 
 import pytest
 from helpers.configuration import compose
-from helpers.report_store import EIGHT, block_of, make_cell, make_papers_tables, ptb_of
+from helpers.report_store import (
+    EIGHT,
+    block_of,
+    blocks_of,
+    make_cell,
+    make_papers_tables,
+    ptb_of,
+    rewrite,
+)
 
 from nsvd_exp.report.__main__ import main
-from nsvd_exp.report.model import tables
-from nsvd_exp.report.model.gaps import gaps_of
+from nsvd_exp.report.model.gaps import Gap, gaps_of
 from nsvd_exp.report.model.measurements import read_contents
+from nsvd_exp.storage.validity import sealed
 
 TABLE_1 = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
 ONE = {"ptb": 29.0}
@@ -52,18 +61,22 @@ def test_every_table_is_written_in_every_format(
 ) -> None:
     code, out, err = report(capsys, store)
     assert (code, err) == (0, "")
-    for number in range(1, 7):
-        for extension in ("md", "tex", "csv", "html"):
-            assert (store / "report" / f"table{number}.{extension}").stat().st_size > 300
+    for name in ("results", "table1", "table3"):
+        for extension in ("md", "tex", "csv"):
+            assert (store / "report" / f"{name}.{extension}").stat().st_size > 300
+    assert not list((store / "report").glob("table2.*"))  # no similarity is stored
     assert "index.html" in out
+    assert out.startswith("tiny: best on average")
     page = (store / "report" / "index.html").read_text(encoding="utf-8")
     assert "http" not in re.sub(r"http://www\.w3\.org/\S+", "", page)
 
 
 def test_csv_holds_the_stored_numbers(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(capsys, store, "--format", "csv", "--tables", "1")
-    assert [path.name for path in (store / "report").glob("table*")] == ["table1.csv"]
-    rows = list(csv.DictReader((store / "report" / "table1.csv").open(encoding="utf-8")))
+    written = sorted(path.name for path in (store / "report").glob("*.*"))
+    assert written == ["results.csv", "table1.csv"]
+    rows = rows_of(store, "table1")
+    assert "paper_perplexity" not in rows[0]
     stored = {n.id: n for n in read_contents(store).measurements}
     found = {(r["key"], r["dataset"]): r for r in rows if r["model"] == "tiny" and r["key"]}
     assert len(found) == 6 * 8
@@ -74,36 +87,66 @@ def test_csv_holds_the_stored_numbers(store: Path, capsys: pytest.CaptureFixture
     missing = [r for r in rows if r["model"] == "tiny" and r["state"] == "missing"]
     assert len(missing) == 8
     assert all(row["perplexity"] == "" for row in missing)
+    results = rows_of(store, "results")
+    assert {row["key"] for row in results if row["perplexity"]} == {key for key, _ in found}
+    assert {row["state"] for row in results} == {"done", "failed"}
+    for row in results:
+        assert row["bits_per_byte"] == ""
+        if row["perplexity"] and row["ratio"]:
+            dense = next(r for r in results if not r["ratio"] and r["dataset"] == row["dataset"])
+            times = float(row["perplexity"]) / float(dense["perplexity"])
+            assert float(row["times_dense"]) == pytest.approx(times)
+
+
+def test_the_papers_numbers_are_shown_when_asked_for(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(capsys, store, "--format", "csv,md")
+    assert "paper, llama-7b" not in (store / "report" / "table1.md").read_text(encoding="utf-8")
+    report(capsys, store, "--format", "csv,md", "--paper")
+    assert "paper, llama-7b" in (store / "report" / "table1.md").read_text(encoding="utf-8")
+    rows = rows_of(store, "table1")
+    assert {r["paper_perplexity"] for r in rows if r["dataset"] == "ptb"} >= {"8.35", "27.11"}
+
+
+def rows_of(store: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a CSV file of the report."""
+    path = store / "report" / f"{name}.csv"
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def test_markdown_says_what_failed_and_marks_the_best(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report(capsys, store, "--format", "md")
+    report(capsys, store, "--format", "md", "--paper")
     lines = (store / "report" / "table3.md").read_text(encoding="utf-8").splitlines()
     (failed,) = [line for line in lines if "k1 = 0.9 " in line]
     assert failed.count("failed") == 8
     (best,) = [line for line in lines if "| ASVD-I " in line]
     assert best.count("**") == 16
-    assert any("*574.60 (+29.3%)*<sup>" in line for line in lines)
+    assert any("*574.6 (+29.3%)*<sup>" in line for line in lines)
+    assert lines[0].startswith("# Laid out like Table 3 of the paper")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
-def test_every_latex_table_compiles(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("options", [[], ["--paper"]])
+def test_the_latex_tables_compile_and_fit(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     make_papers_tables(store, 1, "llama-7b")
     own = make_cell(store, model="50%_of {a} #1\\model~^", method="asvd_i")
-    assert own["model"] in read_contents(store).models
-    report(capsys, store, "--format", "tex")
-    sources = sorted((store / "report").glob("*.tex"))
-    assert len(sources) == 6
-    for source in sources:
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", str(source)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert not re.search(r"Overfull|Float too large|undefined", done.stdout)
+    assert own["model"] in read_contents(store).labels.values()
+    report(capsys, store, "--format", "tex", *options)
+    for path in (store / "report").glob("table*.tex"):
+        assert "documentclass" not in path.read_text(encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"]
+    command += [f"-output-directory={tmp_path}", "all.tex"]
+    done = subprocess.run(
+        command, cwd=store / "report", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert not re.search(r"Overfull|Float too large|undefined", done.stdout)
 
 
 # Gaps
@@ -123,9 +166,8 @@ def test_the_command_that_fills_the_gaps_is_of_the_same_setting(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     make_cell(tmp_path, method="asvd_i", datasets=ONE, **changes)
-    built = tables.build(read_contents(tmp_path), [3])
-    (what, command), *_ = gaps_of(built[3], str(tmp_path))
-    assert what.startswith("Table 3, tiny: 5 numbers missing")
+    ((model, what, command),) = gaps_of(blocks_of(tmp_path, 3), str(tmp_path))
+    assert (model, what) == ("tiny", "Layout of Table 3, tiny: 5 numbers missing")
     config = compose(*overrides_of(command))
     assert config.model.title == "tiny"
     assert config.results_dir == str(tmp_path)
@@ -137,15 +179,15 @@ def test_the_command_that_fills_the_gaps_is_of_the_same_setting(
 
 
 def test_the_command_asks_for_the_ratios_that_are_missing(tmp_path: Path) -> None:
-    def gaps() -> list[tuple[str, str]]:
-        return gaps_of(tables.build(read_contents(tmp_path), [1])[1], "results")
+    def gaps() -> list[Gap]:
+        return gaps_of(blocks_of(tmp_path, 1, "llama-7b"), "results")
 
     make_papers_tables(tmp_path, 1, "llama-7b")
     assert gaps() == []
     for path in (tmp_path / "cells").glob("svd-0.[24]*"):
         shutil.rmtree(path)
-    (what, command), *_ = gaps()
-    assert what == "Table 1, llama-7b: 16 numbers missing"
+    ((_, what, command),) = gaps()
+    assert what == "Layout of Table 1, llama-7b: 16 numbers missing"
     assert command == "python -m nsvd_exp experiment=table1 ratio=0.2,0.4"
 
 
@@ -186,10 +228,17 @@ def test_a_file_that_cannot_be_used_costs_its_own_number_only(
 def test_a_number_that_lacks_a_field_is_damage(store: Path) -> None:
     (path,) = (store / "cells").glob("svd-0.3-*/result.json")
     result = json.loads(path.read_text(encoding="utf-8"))
-    del result["datasets"]["ptb"]["window_nll"]
-    path.write_text(json.dumps(result), encoding="utf-8")
-    (problem,) = read_contents(store).problems
-    assert "window_nll" in problem
+    whole = result["datasets"]["ptb"]
+    for bad in ({}, {"window_nll": [1.0]}, {"window_nll": [1.0] * 20}):
+        result["datasets"]["ptb"] = {k: v for k, v in whole.items() if k != "window_nll"} | bad
+        path.write_bytes(sealed(result))
+        (problem,) = read_contents(store).problems
+        assert "window_nll" in problem
+    for value in (0.0, -1.0, 3.0):
+        result["datasets"]["ptb"] = whole | {"perplexity": value}
+        path.write_bytes(sealed(result))
+        (problem,) = read_contents(store).problems
+        assert "perplexity" in problem
 
 
 def test_every_file_damaged_is_one_message_each(
@@ -226,8 +275,8 @@ def test_an_unknown_model_is_answered_with_the_nearest(
 def test_one_model_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_cell(store, model="other", method="asvd_i")
     report(capsys, store, "--model", "other", "--format", "csv", "--tables", "1")
-    rows = csv.DictReader((store / "report" / "table1.csv").open(encoding="utf-8"))
-    assert {row["model"] for row in rows} == {"other"}
+    assert {row["model"] for row in rows_of(store, "table1")} == {"other"}
+    assert {row["model"] for row in rows_of(store, "results")} == {"other"}
 
 
 def test_a_folder_that_cannot_be_written_to(
@@ -253,14 +302,18 @@ def test_two_stores_are_compared_number_by_number(
     assert "48 numbers in both, 48 of them equal to the last digit" in " ".join(out.split())
     (path,) = (other / "cells").glob("svd-0.3-*/result.json")
     result = json.loads(path.read_text(encoding="utf-8"))
-    result["datasets"]["ptb"]["perplexity"] *= 0.8
+    measured = result["datasets"]["ptb"]
+    less = math.log(0.8) * (measured["length"] - 1)
+    losses = [loss + less for loss in measured["window_nll"]]
+    measured |= {"window_nll": losses, "nll": math.fsum(losses)}
+    measured["perplexity"] = math.exp(measured["nll"] / measured["tokens"])
     result["identity"]["version"] = 2  # the code of a stage may differ: that is what is compared
-    path.write_text(json.dumps(result), encoding="utf-8")
+    rewrite(other, result)
     shutil.rmtree(next((store / "cells").glob("asvd_0*")))
     code, out, _ = report(capsys, store, "--compare", other, "--format", "csv")
     said = " ".join(out.split())
     assert "40 numbers in both, 39 of them equal to the last digit; 0 only here, 8 only" in said
     assert "largest difference +25.000%" in said
-    rows = list(csv.DictReader((store / "report" / "compare.csv").open(encoding="utf-8")))
+    rows = rows_of(store, "compare")
     assert (rows[0]["method"], rows[0]["dataset"]) == ("svd", "ptb")
     assert float(rows[0]["difference"]) == pytest.approx(0.25)

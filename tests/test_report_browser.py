@@ -55,9 +55,15 @@ class Opened:
         )
         return list(texts)
 
+    def open_layouts(self) -> None:
+        """Unfold what is laid out like the paper's tables."""
+        self.tab.evaluate(
+            "for (const part of document.querySelectorAll('details')) part.open = true"
+        )
+
     def number(self, model: str, method: str, column: int) -> Any:
-        """A number of Table 1, by the method's title."""
-        rows = self.tab.locator(f'#table-1 [data-model="{model}"] tr', has_text=method)
+        """A number of "Your results", by the method's title."""
+        rows = self.tab.locator(f'.results tr[data-model="{model}"][data-method="{method}"]')
         return rows.filter(has=self.tab.locator("button")).first.locator("button").nth(column)
 
 
@@ -70,55 +76,97 @@ def opened(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Ite
     assert opened.complaints == []
 
 
-def test_all_tables_and_figures_are_there(opened: Opened) -> None:
-    assert [title.split(".")[0] for title in opened.shown("main h2")] == [
-        f"Table {number}" for number in range(1, 7)
+def test_the_page_opens_with_your_results(opened: Opened) -> None:
+    assert opened.shown("h1") == ["Your results"]
+    assert len(opened.shown(".results tbody tr")) > 15
+    assert opened.shown("main h2") == ["Plots", "Laid out like the paper's tables"]
+    assert opened.shown("#plots figure svg")
+    summaries = opened.shown(".layout > summary")
+    assert [text.split(" of the paper:")[0] for text in summaries] == [
+        f"Laid out like Table {number}" for number in range(1, 7)
     ]
+    assert not opened.shown(".layout table")
+    opened.open_layouts()
     for number in range(1, 7):
         assert opened.shown(f"#table-{number} table.numbers")
-    assert len(opened.shown("#table-1 figure svg")) == 1
-    assert len(opened.shown("#table-2 figure svg")) == 2
-    assert len(opened.shown("#table-3 figure svg")) == 1
     assert opened.shown("#gaps code")
 
 
 def test_nothing_overflows(opened: Opened) -> None:
     tab = opened.tab
-    tab.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    opened.open_layouts()
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # What is wider than the window scrolls in a box of its own, beside its first column.
-    box = tab.locator("#table-1 .block[data-model='llama-7b'] .scroll")
-    wide = box.evaluate("box => box.scrollWidth > box.clientWidth")
-    assert wide == (tab.viewport_size["width"] == 360)
+    box = tab.locator("#results > .scroll")
     box.evaluate("box => { box.scrollLeft = 200; }")
     title = box.locator("tbody th").first.bounding_box()
     assert title["x"] == pytest.approx(box.bounding_box()["x"], abs=1)
     assert title["width"] < 0.3 * tab.viewport_size["width"]
 
 
-def test_the_filter_leaves_one_model(opened: Opened) -> None:
+def test_the_filters_leave_what_is_asked_for(opened: Opened) -> None:
     tab = opened.tab
+    opened.open_layouts()
     for model in ("tiny", AWKWARD_TITLE):
         tab.select_option("#model", model)
-        assert set(opened.shown("main h3")) == {model}
-        assert opened.shown("#table-1 table.numbers")
-        assert all(said.startswith(model) for said in opened.shown(".headlines [data-model]"))
-    tab.select_option("#model", "")
-    assert set(opened.shown("main h3")) == {"tiny", "llama-7b", AWKWARD_TITLE}
+        assert {name.split("\n")[0] for name in opened.shown(".results td.name")} == {model}
+        assert {name.split(", ")[0] for name in opened.shown(".layout h3")} == {model}
+        assert all(said.startswith(model) for said in opened.shown(".headlines > [data-model]"))
+        assert all(f", {model}" in said for said in opened.shown("#gaps .gap"))
+    tab.select_option("#model", "tiny")
+    tab.select_option("#method", "NSVD-I")
+    assert set(opened.shown(".results tbody th")) == {"NSVD-I"}
+    tab.select_option("#method", "")
+    tab.select_option("#ratio", "50%")
+    assert set(opened.shown(".results tbody td:nth-child(3)")) == {"", "50%"}
+    assert set(opened.shown("#table-1 .group th")) == {"50% removed"}
+    for choice in ("#model", "#ratio"):
+        tab.select_option(choice, "")
+    models = {name.split("\n")[0] for name in opened.shown(".results td.name")}
+    assert models == {"tiny", "llama-7b", AWKWARD_TITLE}
 
 
-def test_the_filter_is_in_the_address(browser: Any, page_file: Path) -> None:
-    opened = Opened(browser, page_file, 1400, "#table-1&model=tiny")
-    assert set(opened.shown("main h3")) == {"tiny"}
-    assert opened.tab.locator("#table-1 h2").bounding_box()["y"] < 200
+def test_the_filters_are_in_the_address(browser: Any, page_file: Path) -> None:
+    opened = Opened(browser, page_file, 1400, "#table-1&model=tiny&measure=nats")
+    assert {name.split("\n")[0] for name in opened.shown(".results td.name")} == {"tiny"}
+    assert opened.shown("#table-1 table")
+    assert opened.shown(".results [data-measure='nats']")
     opened.tab.locator(".links a", has_text="Gaps").click()
-    assert opened.tab.url.endswith("#gaps&model=tiny")
+    opened.tab.wait_for_url("**#gaps&model=tiny&measure=nats")
     opened.tab.select_option("#model", "llama-7b")
+    opened.tab.select_option("#measure", "improvement")
     assert opened.tab.url.endswith("#gaps&model=llama-7b")
     opened.tab.reload()
-    assert set(opened.shown("main h3")) == {"llama-7b"}
+    assert {name.split("\n")[0] for name in opened.shown(".results td.name")} == {"llama-7b"}
     assert opened.complaints == []
     opened.tab.close()
+
+
+def test_a_heading_sorts(opened: Opened) -> None:
+    heading = opened.tab.locator(".results .sort", has_text="PTB")
+    stored = opened.shown(".results td:nth-child(6)")
+
+    def numbers() -> list[float]:
+        texts = opened.shown(".results td:nth-child(6)")
+        return [float(text.split()[0]) for text in texts if text[:1].isdigit()]
+
+    heading.click()
+    assert numbers() == sorted(numbers())
+    heading.click()
+    assert numbers() == sorted(numbers(), reverse=True)
+    heading.click()
+    assert opened.shown(".results td:nth-child(6)") == stored
+
+
+def test_a_reader_can_switch_the_measure(opened: Opened) -> None:
+    averages = ".results td.average b"
+    assert all("%" in text or "×" in text for text in opened.shown(averages))
+    said = opened.shown(".headlines > li[data-model='tiny']")
+    opened.tab.select_option("#measure", "nats")
+    assert not any("%" in text for text in opened.shown(averages))
+    assert opened.shown(averages)
+    assert opened.shown(".headlines > li[data-model='tiny']") != said
+    assert "Nats over" in " ".join(opened.shown(".results th.average"))
 
 
 def test_a_click_shows_where_a_number_came_from(opened: Opened) -> None:
@@ -126,7 +174,12 @@ def test_a_click_shows_where_a_number_came_from(opened: Opened) -> None:
     assert panel.is_hidden()
     opened.number("llama-7b", "NSVD-I", 0).click()
     said = panel.inner_text()
-    for expected in ("llama-7b · NSVD-I", "95% interval", "cells/nsvd_i-0.3", "0123456789abcdef"):
+    for expected in (
+        "llama-7b · NSVD-I",
+        "95% interval",
+        "cells/nsvd_i-0.3",
+        "0123456789abcdef",
+    ):
         assert expected in said
     box, size = panel.bounding_box(), opened.tab.viewport_size
     assert box["x"] >= 0
@@ -134,6 +187,9 @@ def test_a_click_shows_where_a_number_came_from(opened: Opened) -> None:
     assert box["y"] + box["height"] <= size["height"]
     opened.tab.keyboard.press("Escape")
     assert panel.is_hidden()
+    opened.number("tiny", "NSVD-I", 1).click()
+    assert "nats over dense (95%)" in panel.inner_text()
+    opened.tab.keyboard.press("Escape")
     opened.number("tiny", "SVD", 1).click()
     assert "failed: <i>the disk</i> is full" in panel.inner_text()
 
@@ -155,39 +211,48 @@ def test_the_keyboard_reaches_the_numbers(opened: Opened) -> None:
 
 
 def test_no_state_but_done_shows_a_number(opened: Opened) -> None:
-    block = '#table-1 [data-model="tiny"] '
-    assert set(opened.shown(f"{block} td.failed .value")) == {"failed"}
-    assert set(opened.shown(f"{block} td.partial .value")) == {"unfinished"}
-    assert set(opened.shown(f"{block} td.missing .value")) == {"–"}
+    opened.open_layouts()
+    for block in (".results ", '#table-1 [data-model="tiny"] '):
+        assert set(opened.shown(f"{block} td.failed")) == {"failed"}
+        assert set(opened.shown(f"{block} td.partial")) <= {"unfinished"}
+        assert set(opened.shown(f"{block} td.missing")) <= {"–"}
+    assert opened.shown('#table-1 [data-model="tiny"] td.partial')
+    assert opened.shown('#table-1 [data-model="tiny"] td.missing')
 
 
-def test_the_papers_numbers_can_be_put_away(opened: Opened) -> None:
-    block = '#table-1 [data-model="llama-7b"] '
+def test_the_papers_numbers_are_a_switch(opened: Opened) -> None:
+    opened.open_layouts()
+    block = '#table-3 [data-model="llama-7b"] '
+    assert not opened.shown("main .paper")
+    opened.tab.check("#with-paper")
     differences = opened.shown(f"{block} .difference")
     assert differences
     assert set(differences) == {"+1.0%"}
     assert not opened.shown('[data-model="tiny"] .difference')
     opened.tab.uncheck("#with-paper")
     assert not opened.shown("main .paper")
-    assert opened.shown(f"{block} .value")
 
 
 def test_another_setting_says_what_differs(opened: Opened) -> None:
-    summaries = opened.shown('#table-1 [data-model="tiny"] summary')
-    assert summaries == ["tiny, another setting: evaluation.length 128 (not 256)"]
+    said = opened.shown(".results tr[data-model='tiny'] td.name small")
+    assert set(said) == {"windows of 128 tokens"}
 
 
 def test_the_similarity_nearest_to_the_papers_is_named(opened: Opened) -> None:
+    opened.open_layouts()
+    opened.tab.check("#with-paper")
     rows = opened.shown("#table-2 [data-model='llama-7b'] tbody tr")
     assert len(rows) == 3
     assert ["nearest to the paper's" in row for row in rows] == [False, True, False]
-    opened.tab.locator("#table-2 [data-model='llama-7b'] button.place").first.click()
+    opened.tab.locator("#table-2 [data-model='llama-7b'] button").first.click()
     assert "similarities/wikitext2-" in opened.tab.locator("#details").inner_text()
     assert "nearest" not in " ".join(opened.shown("#table-2 [data-model='tiny']"))
-    assert opened.shown("#table-2 [data-model='tiny'] summary")
+    assert opened.shown("#table-2 [data-model='tiny'] h3")[1:] == ["tiny, windows of 128 tokens"]
 
 
 def test_footnotes_stand_where_the_paper_misprints(opened: Opened) -> None:
+    opened.open_layouts()
+    opened.tab.check("#with-paper")
     notes = opened.shown('#table-3 [data-model="llama-7b"] ul.note li')
     assert any("printed 9.3%, recomputed 8.8% better" in note for note in notes)
     marks = opened.shown('#table-3 [data-model="llama-7b"] td sup')

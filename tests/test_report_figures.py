@@ -6,12 +6,11 @@ import math
 import random
 import re
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
 import pytest
-from helpers.report_store import EIGHT, blocks_of, make_cell, make_papers_tables, scaled
+from helpers.report_store import EIGHT, groups_of, make_cell, make_papers_tables, scaled
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,9 +19,9 @@ from nsvd_exp.experiment.record import spread
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.methods import ShownMethod, shown_method
 from nsvd_exp.report.model.protocol import dataset_titles
+from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.model.tables import Block
-from nsvd_exp.report.render.figures import against_k1, against_ratio, figure1
+from nsvd_exp.report.render.figures import against_k1, against_ratio, by_method, figure1, k1_curves
 from nsvd_exp.report.render.plot_style import (
     DATASET_STYLES,
     GROUND,
@@ -37,9 +36,9 @@ from nsvd_exp.report.render.plot_style import (
 MAGIC = {"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
 
 
-def main_block(results_dir: Path, number: int, model: str = "tiny") -> Block:
-    """The block of the model's main setting."""
-    return blocks_of(results_dir, number, model)[0]
+def main_group(results_dir: Path, model: str = "tiny") -> Group:
+    """The model's main setting."""
+    return groups_of(results_dir, model)[0]
 
 
 def own_style(method: str) -> Style:
@@ -63,13 +62,8 @@ def similarity_block(comparable: bool, layers: int = 200) -> SimilarityBlock:
     )
 
 
-def drawn(figure: Figure | None) -> Figure:
-    assert figure is not None
-    return figure
-
-
-def visible(figure: Figure | None) -> list[Axes]:
-    return [axes for axes in drawn(figure).axes if axes.get_visible()]
+def visible(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if axes.get_visible()]
 
 
 def texts_of(axes: Axes) -> str:
@@ -105,16 +99,16 @@ def ratio_figure(tmp_path_factory: pytest.TempPathFactory) -> Figure:
     """Perplexity against ratio of a grid."""
     folder = tmp_path_factory.mktemp("grid")
     make_grid(folder)
-    return drawn(against_ratio(main_block(folder, 1)))
+    return against_ratio(main_group(folder))
 
 
 @pytest.fixture(scope="module")
-def papers_block(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Block]:
-    """A block of `llama-7b` under the paper's protocol, in Table 1 or 3."""
+def papers_group(tmp_path_factory: pytest.TempPathFactory) -> Group:
+    """`llama-7b` under the paper's protocol, with the rows of Tables 1 and 3."""
     folder = tmp_path_factory.mktemp("papers")
     for number in (1, 3):
         make_papers_tables(folder, number, "llama-7b")
-    return lambda number: main_block(folder, number, "llama-7b")
+    return main_group(folder, "llama-7b")
 
 
 def test_figure_1_has_eight_histograms_on_shared_axes() -> None:
@@ -132,7 +126,8 @@ def test_figure_1_has_eight_histograms_on_shared_axes() -> None:
 
 def test_figure_1_shows_the_papers_mean_where_it_may_be_compared() -> None:
     printed = "paper 0.59 ± 0.17"  # PTB
-    ours, theirs = (visible(figure1(similarity_block(c), "mean"))[1] for c in (False, True))
+    ours, theirs = (visible(figure1(similarity_block(c), "mean", True))[1] for c in (False, True))
+    assert printed not in texts_of(visible(figure1(similarity_block(True), "mean"))[1])
     assert printed not in texts_of(ours)
     assert printed in texts_of(theirs)
     assert len(theirs.lines) == len(ours.lines) + 1
@@ -163,26 +158,74 @@ def test_every_log_axis_has_three_labels_or_more(ratio_figure: Figure) -> None:
         assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 3
 
 
-def test_one_ratio_is_no_curve(tmp_path: Path) -> None:
-    make_cell(tmp_path, method="asvd_i")
-    assert against_ratio(main_block(tmp_path, 1)) is None
-    make_cell(tmp_path, method="nsvd_i", k1=0.95)
-    assert against_k1(main_block(tmp_path, 3)) is None
+def test_one_ratio_has_a_row_for_each_method(tmp_path: Path) -> None:
+    make_cell(tmp_path, method="dense", datasets=scaled(0.3))
+    for method, factor in (("svd", 2.0), ("asvd_i", 1.0), ("nsvd_i", 0.9)):
+        make_cell(tmp_path, method=method, datasets=scaled(factor))
+    group = main_group(tmp_path)
+    assert k1_curves(group) == []
+    figure = against_ratio(group)
+    panels = visible(figure)
+    assert [axes.get_title() for axes in panels] == list(dataset_titles().values())
+    titles = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert titles == ["SVD", "ASVD-I", "NSVD-I, k1 = 0.95"]
+    [(values, places)] = lines_of(panels[1], own_style("asvd_i").marker)
+    assert (values, places) == ([EIGHT["ptb"]], [1.0])
+    assert figure.legends[0].get_title().get_text() == "30% of the parameters removed"
 
 
-def test_the_papers_numbers_are_drawn_for_its_own_model_only(
-    ratio_figure: Figure, papers_block: Callable[[int], Block]
-) -> None:
-    assert lines_of(visible(ratio_figure)[0], "+") == []
-    [(ratios, values)] = lines_of(visible(against_ratio(papers_block(1)))[0], "+")
-    assert len(ratios) == len(values) == 6 * 5
+def test_every_column_has_an_axis_label(tmp_path: Path) -> None:
+    six = {name: EIGHT[name] for name in list(EIGHT)[:6]}
+    for ratio in (0.3, 0.5):
+        make_cell(tmp_path, method="svd", ratio=ratio, datasets=six)
+    labels = [axes.get_xlabel() for axes in visible(against_ratio(main_group(tmp_path)))]
+    assert labels == [""] * 2 + ["parameters removed"] * 4
+
+
+@pytest.mark.parametrize("count", [5, 20])
+def test_tick_labels_do_not_touch(tmp_path: Path, count: int) -> None:
+    values = [round(0.05 + 0.9 * place / count, 3) for place in range(count)] + [0.955]
+    for value in values:
+        make_cell(tmp_path, method="svd", ratio=value)
+        make_cell(tmp_path, method="asvd_i", ratio=value)
+        make_cell(tmp_path, method="nsvd_i", ratio=0.5, k1=value)
+    make_cell(tmp_path, method="asvd_i", ratio=0.5)
+    group = main_group(tmp_path)
+    assert k1_curves(group) == [("nsvd_i", 0.5)]
+    for figure in (against_ratio(group), against_k1(group, "nsvd_i", 0.5)):
+        figure.draw_without_rendering()
+        for axes in visible(figure):
+            labels = [label for label in axes.get_xticklabels() if label.get_text()]
+            boxes = [label.get_window_extent() for label in labels if label.get_visible()]
+            for place, box in enumerate(boxes):
+                # A label of the lower row begins with an empty line, which is no ink.
+                for other, label in zip(boxes[:place], labels, strict=False):
+                    lines = {label.get_text().count("\n"), labels[place].get_text().count("\n")}
+                    assert len(lines) == 2 or not box.overlaps(other)
+
+
+def test_a_method_of_several_k1_has_one_curve(tmp_path: Path) -> None:
+    for ratio in (0.3, 0.5):
+        make_cell(tmp_path, method="nsvd_i", ratio=ratio, k1=0.9)
+    make_cell(tmp_path, method="nsvd_i", ratio=0.3, k1=0.99)
+    labels = against_ratio(main_group(tmp_path)).legends[0].get_texts()
+    assert [text.get_text() for text in labels] == ["NSVD-I, k1 = 0.9", "Original"]
+
+
+def test_the_papers_numbers_are_drawn_when_asked_for(papers_group: Group) -> None:
+    assert lines_of(visible(against_ratio(papers_group))[0], "+") == []
+    printed = paper.perplexities_of("llama-7b")
+    [(ratios, values)] = lines_of(visible(against_ratio(papers_group, printed))[0], "+")
+    assert set(ratios) == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert len(ratios) == len(values) >= 6 * 5
     assert 9.51 in values
+    assert paper.perplexities_of("tiny") == {}
 
 
 def test_improvement_against_k1(tmp_path: Path) -> None:
     factors = {0.99: 0.95, 0.95: 0.9, 0.9: 1.1}
     make_k1_grid(tmp_path, factors)
-    left, right = visible(against_k1(main_block(tmp_path, 3)))
+    left, right = visible(against_k1(main_group(tmp_path), "nsvd_i", 0.3))
     for style in DATASET_STYLES:
         [(k1s, gains)] = lines_of(left, style.marker)
         assert k1s == [1.0, *factors]
@@ -217,7 +260,7 @@ def test_a_method_of_ones_own_is_drawn_beside_the_papers(tmp_path: Path) -> None
         block = {"name": "mine", "title": "Mine", "plot": {"color": "red", "marker": "<"}}
         make_cell(tmp_path, method="mine", ratio=ratio, method_block=block)
         make_cell(tmp_path, method="other", ratio=ratio, method_block={"name": "other"})
-    figure = drawn(against_ratio(main_block(tmp_path, 1)))
+    figure = against_ratio(main_group(tmp_path))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["SVD", "Mine", "other", "Original"]
     for marker in ("<", OTHER_STYLES[0].marker):
@@ -230,8 +273,8 @@ def test_files_are_the_same_each_time(tmp_path: Path) -> None:
     written = []
     for folder, user in (("one", {}), ("two", {"font.size": 20, "savefig.facecolor": "red"})):
         with matplotlib.rc_context(user):
-            figure = drawn(against_k1(main_block(tmp_path, 3)))
-            written.append(save(figure, tmp_path / folder, "figure"))
+            figure = against_k1(main_group(tmp_path), "nsvd_i", 0.3)
+            written.append(save(figure, tmp_path / folder, "figure", list(MAGIC)))
     assert [path.suffix for path in written[0]] == [".svg", ".pdf", ".png"]
     for one, two in zip(*written, strict=True):
         content = one.read_bytes()
@@ -242,12 +285,13 @@ def test_files_are_the_same_each_time(tmp_path: Path) -> None:
     )
 
 
-def test_nothing_is_cut_off(papers_block: Callable[[int], Block]) -> None:
+def test_nothing_is_cut_off(papers_group: Group) -> None:
     """All that is drawn lies within the figure, with room for long names and large numbers."""
     figures = [
-        figure1(similarity_block(comparable=True), "mean"),
-        drawn(against_ratio(papers_block(1))),
-        drawn(against_k1(papers_block(3))),
+        figure1(similarity_block(comparable=True), "mean", with_paper=True),
+        against_ratio(papers_group, paper.perplexities_of("llama-7b")),
+        against_k1(papers_group, "nsvd_i", 0.3),
+        by_method(papers_group),
     ]
     for figure in figures:
         figure.draw_without_rendering()
@@ -260,7 +304,7 @@ def test_nothing_is_cut_off(papers_block: Callable[[int], Block]) -> None:
 
 
 def test_panels_do_not_run_into_each_other() -> None:
-    figure = figure1(similarity_block(comparable=True), "mean")
+    figure = figure1(similarity_block(comparable=True), "mean", with_paper=True)
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for axes in visible(figure) for text in axes.texts]
     for place, box in enumerate(boxes):

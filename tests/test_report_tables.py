@@ -13,18 +13,28 @@ from helpers.report_store import (
     EIGHT,
     block_of,
     blocks_of,
+    group_of,
+    groups_of,
     line_of,
     make_cell,
     make_papers_tables,
     ptb_of,
     rewrite,
+    scaled,
+    sha256,
 )
+from scipy import stats
 
 from nsvd_exp.config.files import method_files
-from nsvd_exp.experiment.improvement import average_improvement
-from nsvd_exp.report.after_grid import affected_blocks
-from nsvd_exp.report.model.intervals import interval, log_perplexities
-from nsvd_exp.report.model.measurements import Measurement, read_contents
+from nsvd_exp.experiment.improvement import average_improvement, calibration_sets
+from nsvd_exp.report.after_grid import report_grid
+from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.intervals import Spread, interval, spread_of_mean, spread_of_sum
+from nsvd_exp.report.model.measurements import read_contents
+from nsvd_exp.report.model.paper import Row
+from nsvd_exp.report.model.report import gather
+from nsvd_exp.report.render.headline import headlines
+from nsvd_exp.report.render.records import of_results
 
 ONE = {"ptb": 29.0}
 
@@ -48,18 +58,18 @@ def test_methods_are_compared_at_the_seeds_they_share(tmp_path: Path) -> None:
     make_cell(tmp_path, method="nid_i", k1=0.95, datasets={"ptb": 10.0}, seed=5)
     entry = ptb_of(block_of(tmp_path), "nsvd_i", k1=0.95)
     assert entry.improvement == pytest.approx(0.5)
-    assert entry.improvement_interval is not None
+    assert entry.over_reference is not None
     assert ptb_of(block_of(tmp_path, 4), "nid_i", k1=0.95).improvement is None
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"samples": 16}, "calibration.samples 16 (not 64)"),
-        ({"max_windows": 4}, "evaluation.max_windows 4 (not None)"),
-        ({"length": 128}, "evaluation.length 128 (not 256)"),
-        ({"solver": "paper"}, "solver paper (not basis)"),
-        ({"dtype": "bfloat16"}, "dtype bfloat16 (not float32)"),
+        ({"samples": 16}, "calibrated on 16 samples"),
+        ({"max_windows": 4}, "4 windows per set"),
+        ({"length": 128}, "windows of 128 tokens"),
+        ({"solver": "paper"}, "solver paper"),
+        ({"dtype": "bfloat16"}, "weights in bfloat16"),
     ],
 )
 def test_numbers_of_another_protocol_are_never_averaged(
@@ -67,26 +77,27 @@ def test_numbers_of_another_protocol_are_never_averaged(
 ) -> None:
     make_cell(tmp_path, method="asvd_i", datasets=EIGHT)
     make_cell(tmp_path, method="asvd_ii", datasets={"ptb": 60.0}, **changes)
-    main_block, other = blocks_of(tmp_path)
-    assert ptb_of(main_block, "asvd_i").perplexity == EIGHT["ptb"]
-    assert ptb_of(main_block, "asvd_ii").state == "missing"
+    main, other = groups_of(tmp_path)
+    assert [line.row.method for line in main.lines] == ["asvd_i"]
+    assert ptb_of(main, "asvd_i").perplexity == EIGHT["ptb"]
     assert ptb_of(other, "asvd_ii").perplexity == 60.0
     assert said in other.differences
+    assert "None" not in " ".join(main.setting.differences(other.setting))
 
 
 def test_numbers_on_other_tokens_or_another_revision_are_never_averaged(tmp_path: Path) -> None:
     make_cell(tmp_path, method="asvd_i", datasets=EIGHT)
     other = make_cell(tmp_path, method="asvd_ii", datasets={"ptb": 60.0})
     for change, said in (
-        ({"token_sha256": "f" * 64}, "tokens of ptb ffffffffffff (not"),
-        ({"identity": {"source": {"sha256": "e" * 64}, "version": 1}}, "ptb.sha256 eeeeeeeeeeee"),
+        ({"token_sha256": "f" * 64}, "tokens of ptb ffffffffffff"),
+        ({"identity": {"source": {"sha256": "e" * 64}, "version": 1}}, "ptb sha256 eeeeeeeeeeee"),
     ):
         number = other["datasets"]["ptb"] | change
         rewrite(tmp_path, other | {"datasets": {"ptb": number}})
         main_block, second = blocks_of(tmp_path)
         assert ptb_of(main_block, "asvd_ii").state == "missing"
         assert ptb_of(second, "asvd_ii").perplexity == 60.0
-        assert any(text.startswith(said) for text in second.differences)
+        assert said in second.group.differences
 
 
 def test_what_has_no_calibration_stands_beside_every_calibration(tmp_path: Path) -> None:
@@ -99,12 +110,19 @@ def test_what_has_no_calibration_stands_beside_every_calibration(tmp_path: Path)
         assert ptb_of(block, "svd").perplexity == 70.0
 
 
-def test_two_models_of_one_title_are_two_blocks(tmp_path: Path) -> None:
+def test_two_models_of_one_title_are_told_apart_by_a_hash(tmp_path: Path) -> None:
     make_cell(tmp_path, model="mine", method="asvd_i", datasets=ONE)
-    other = make_cell(tmp_path, model="mine", method="svd", datasets=ONE)
-    identity = other["identity"] | {"model": {"sha256": "0" * 64}}
-    rewrite(tmp_path, other | {"identity": identity})
-    assert len(blocks_of(tmp_path, model="mine")) == 2
+    for method in ("svd", "asvd_i"):
+        other = make_cell(tmp_path, model="mine", method=method, ratio=0.5, datasets=ONE)
+        identity = other["identity"] | {"model": {"sha256": "0" * 64}}
+        rewrite(tmp_path, other | {"identity": identity})
+    labels = list(read_contents(tmp_path).labels.values())
+    assert labels == ["mine (00000000)", f"mine ({sha256('mine')[:8]})"]
+    report = gather(str(tmp_path), [1], "mine")
+    assert [group.model for group in report.groups] == labels
+    assert [headline.model for headline in headlines(report.groups)] == labels[:1]
+    (group,) = gather(str(tmp_path), [1], labels[0]).groups
+    assert group.ratios == [0.5]
 
 
 # What stands in a table
@@ -120,25 +138,82 @@ def test_the_best_of_a_column_is_marked_at_each_ratio(tmp_path: Path) -> None:
     assert marked == [("asvd_i", 0.3), ("asvd_i", 0.5)]
 
 
-def test_the_average_improvement_is_that_of_the_definition(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["svd", "asvd_0", "asvd_ii", "nsvd_i", "asvd_iii"])
+def test_every_method_has_the_averages_of_the_definition(tmp_path: Path, method: str) -> None:
     ours = {name: 0.9 * value + index for index, (name, value) in enumerate(EIGHT.items())}
+    dense = {name: value / 3 for name, value in EIGHT.items()}
+    make_cell(tmp_path, method="dense", datasets=dense)
     make_cell(tmp_path, method="asvd_i", datasets=EIGHT)
-    make_cell(tmp_path, method="nsvd_i", k1=0.95, datasets=ours)
-    line = line_of(block_of(tmp_path), "nsvd_i", k1=0.95)
-    by_hand = statistics.fmean(1 - ours[n] / EIGHT[n] for n in EIGHT if n != "wikitext2")
-    assert line.average.value == pytest.approx(by_hand)
-    assert line.average.value == average_improvement(ours, EIGHT, list(EIGHT))
-    assert line.average.interval is not None
-    low, high = line.average.interval
-    assert low < by_hand < high
+    make_cell(tmp_path, method=method, datasets=ours)
+    k1 = 0.95 if method == "nsvd_i" else None
+    line = line_of(group_of(tmp_path), method, k1=k1)
+    sets = [name for name in EIGHT if name != "wikitext2"]
+    average = line.average
+    assert list(average.sets) == sets
+    assert average.improvement == pytest.approx(
+        statistics.fmean(1 - ours[n] / EIGHT[n] for n in sets)
+    )
+    assert average.improvement == average_improvement(ours, EIGHT, list(EIGHT), ["wikitext2"])
+    assert average.nats == pytest.approx(
+        statistics.fmean(math.log(ours[n]) - math.log(dense[n]) for n in sets)
+    )
+    better = sum(ours[name] < EIGHT[name] for name in sets)
+    assert (average.better, average.worse) == (better, len(sets) - better)
+    for value, bounds in (
+        (average.improvement, average.improvement_interval),
+        (average.nats, average.nats_interval),
+    ):
+        assert bounds is not None
+        assert bounds[0] < value < bounds[1]
     assert line.entries["ptb"].improvement == pytest.approx(1 - ours["ptb"] / EIGHT["ptb"])
+    assert line.entries["ptb"].times_dense == pytest.approx(ours["ptb"] / dense["ptb"])
+    assert line_of(group_of(tmp_path), "asvd_i").average.improvement is None
+
+
+def test_the_average_leaves_out_what_calibration_saw_whichever_it_is(tmp_path: Path) -> None:
+    for method, factor in (("asvd_i", 1.0), ("svd", 0.9), ("nsvd_i", 0.8)):
+        numbers = {name: factor * value for name, value in EIGHT.items()} | {"c4": 1e6}
+        make_cell(tmp_path, model="llama-7b", method=method, datasets=numbers, calibrated_on="c4")
+    block = block_of(tmp_path, model="llama-7b")
+    assert block.group.calibrated_on == ["C4"]
+    average = line_of(block, "nsvd_i", k1=0.95).average
+    assert average.improvement == pytest.approx(0.2)
+    assert set(average.sets) == set(EIGHT) - {"c4"}
+    table, row = paper.tables()[1], Row("nsvd_i", 0.3, 0.95)
+    assert average.printed == table.average("llama-7b", row, average.sets)
+    assert average.printed != table.average("llama-7b", row)
+    assert average.note is None
+
+
+def test_a_mix_is_calibrated_on_all_its_sets() -> None:
+    assert calibration_sets(None) == []
+    assert calibration_sets({"dataset": {"name": "c4"}}) == ["c4"]
+    mix = {"dataset": [{"name": "c4"}, {"name": "ptb"}]}
+    assert calibration_sets(mix) == ["c4", "ptb"]
+    assert average_improvement(EIGHT, EIGHT, ["c4", "ptb"], calibration_sets(mix)) is None
+
+
+def test_one_ruined_set_dominates_the_improvement_and_not_the_nats(tmp_path: Path) -> None:
+    make_cell(tmp_path, method="dense", datasets=scaled(0.5))
+    make_cell(tmp_path, method="asvd_i")
+    make_cell(tmp_path, method="svd", datasets=scaled(0.9, ptb=29.0 * 30))
+    make_cell(tmp_path, method="asvd_0", datasets=scaled(1.5))
+    group = group_of(tmp_path)
+    svd, other = (line_of(group, method).average for method in ("svd", "asvd_0"))
+    assert svd.improvement is not None
+    assert other.improvement is not None
+    assert svd.nats is not None
+    assert other.nats is not None
+    assert svd.improvement < other.improvement
+    assert svd.nats < other.nats + 0.01
 
 
 def test_an_average_over_some_of_the_sets_is_no_average(tmp_path: Path) -> None:
     make_cell(tmp_path, method="asvd_i", datasets=EIGHT)
     make_cell(tmp_path, method="nsvd_i", k1=0.95, datasets=ONE)
     line = line_of(block_of(tmp_path), "nsvd_i", k1=0.95)
-    assert line.average.value is None
+    assert line.average.improvement is None
+    assert line.average.nats is None
     assert line.entries["ptb"].improvement == pytest.approx(0.0)
 
 
@@ -154,17 +229,32 @@ def test_missing_failed_and_unfinished_are_no_numbers(tmp_path: Path) -> None:
     assert all(line.entries["c4"].perplexity is None for line in block.incomplete)
 
 
-def test_rows_that_the_paper_does_not_have_are_shown(tmp_path: Path) -> None:
+def test_all_that_is_stored_stands_in_one_table(tmp_path: Path) -> None:
+    others = [("asvd_iii", None), ("nsvd_i", 0.5), ("nid_i", 0.7), ("nid_ii", 0.95), ("mine", 0.6)]
     make_cell(tmp_path, method="asvd_i", datasets=ONE)
-    make_cell(tmp_path, method="asvd_iii", datasets=ONE)
-    make_cell(tmp_path, method="nsvd_i", k1=0.5, datasets=ONE)
-    make_cell(tmp_path, method="nid_i", k1=0.7, datasets=ONE)
-    make_cell(tmp_path, method="nid_ii", k1=0.95, datasets=ONE)
+    for method, k1 in others[:-1]:
+        make_cell(tmp_path, method=method, k1=k1, datasets=ONE)
     make_cell(tmp_path, method="mine", k1=0.6, datasets=ONE, method_block={"name": "mine"})
-    first = [line.row[::2] for line in block_of(tmp_path).lines]
-    assert first[-3:] == [("asvd_iii", None), ("nid_ii", 0.95), ("mine", 0.6)]
-    assert ("nsvd_i", 0.5) in [line.row[::2] for line in block_of(tmp_path, 3).lines]
-    assert ("nid_i", 0.7) in [line.row[::2] for line in block_of(tmp_path, 4).lines]
+    lines = [line.row[::2] for line in group_of(tmp_path).lines]
+    assert set(lines) == {("asvd_i", None), *others}
+    assert lines[-1] == ("mine", 0.6)
+    layout = {line.row[::2] for line in block_of(tmp_path).lines}
+    assert layout == {(method, k1) for method, k1 in paper.tables()[1].variants}
+
+
+def test_a_layout_of_which_no_row_is_stored_is_left_out(tmp_path: Path) -> None:
+    make_cell(tmp_path, method="asvd_iii", datasets=ONE)
+    make_cell(tmp_path, method="dense", datasets=ONE)
+    assert gather(str(tmp_path)).tables == {}
+
+
+def test_other_units_are_stored_or_missing(tmp_path: Path) -> None:
+    units = {"bits_per_byte": 1.25, "word_perplexity": 512.0}
+    make_cell(tmp_path, method="asvd_i", datasets=ONE, units=units)
+    make_cell(tmp_path, method="svd", datasets=ONE)
+    records = {record["method"]: record for record in of_results([group_of(tmp_path)])}
+    assert {name: records["asvd_i"][name] for name in units} == units
+    assert {records["svd"][name] for name in units} == {None}
 
 
 def test_a_table_of_one_ratio_takes_the_one_that_is_there(tmp_path: Path) -> None:
@@ -187,33 +277,46 @@ def test_a_method_is_shown_as_its_newest_result_says(tmp_path: Path) -> None:
         own = {"name": "mine"} | block
         make_cell(tmp_path, method="mine", ratio=ratio, method_block=own, updated=f"{year}-01-01")
     make_cell(tmp_path, method="asvd_iii", datasets=ONE)
-    block = block_of(tmp_path)
-    line = line_of(block, "mine")
+    group = group_of(tmp_path)
+    line = line_of(group, "mine")
     assert (line.title, line.method.plot) == ("Ours", {"color": "red"})
-    beyond = [line.row.method for line in block.lines if line.row.ratio == 0.3][-2:]
-    assert beyond == ["mine", "asvd_iii"]
+    assert [line.row.method for line in group.lines if line.row.ratio == 0.3] == [
+        "mine",
+        "asvd_iii",
+    ]
 
 
 def test_a_result_of_an_earlier_version_is_shown_as_the_configuration_says(tmp_path: Path) -> None:
     for method in (*method_files(), "unknown"):
         make_cell(tmp_path, method=method, datasets=ONE, method_block={"name": method})
-    lines = [line for number in (1, 3, 4) for line in block_of(tmp_path, number).lines]
+    lines = group_of(tmp_path).lines
     titles = {line.row.method: line.title for line in lines}
     assert titles == {name: file["title"] for name, file in method_files().items()} | {
         "unknown": "unknown"
     }
-    assert block_of(tmp_path).lines[-1].title == "unknown"
+    assert lines[-1].title == "unknown"
 
 
-@pytest.mark.parametrize(("method", "key"), [("nsvd_i", "k1"), ("svd", "ratio")])
-def test_a_grid_ends_with_the_table_that_it_has_changed(
-    tmp_path: Path, method: str, key: str
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_a_grid_ends_with_the_ratios_that_it_has_changed(
+    tmp_path: Path,
+    columns: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make_cell(tmp_path, method="asvd_i", datasets=ONE)
-    values: tuple[float, ...] = (0.99, 0.95, 0.9) if key == "k1" else (0.2, 0.3)
-    cells = [make_cell(tmp_path, method=method, datasets=ONE, **{key: v}) for v in values]
-    (block,) = affected_blocks(tmp_path, {cell["key"] for cell in cells})
-    assert (block.model, block.table) == ("tiny", 3 if key == "k1" else 1)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for ratio in (0.1, 0.2, 0.3):
+        make_cell(tmp_path, method="asvd_i", ratio=ratio)
+    cell = make_cell(tmp_path, method="nid_ii", ratio=0.2, datasets=scaled(1.5))
+    report_grid(str(tmp_path), {cell["key"]}, is_changed=False)
+    out = capsys.readouterr().out
+    assert all(len(line) <= columns for line in out.splitlines() if "report:" not in line)
+    assert "20%" in out
+    assert "10%" not in out
+    assert "30%" not in out.replace("30%\n", "")
+    assert "NID-II 0.95" in out
+    assert ("no room for: " in out) == (columns < 160)
+    assert "index.html" in out
 
 
 # Beside the paper's numbers
@@ -253,6 +356,7 @@ def test_no_difference_is_shown_where_anything_is_not(
     ],
 )
 def test_no_difference_is_shown_for_other_text(tmp_path: Path, change: dict[str, Any]) -> None:
+    make_cell(tmp_path, model="llama-7b", method="asvd_i", datasets={"c4": 25.0})
     cell = make_cell(tmp_path, model="llama-7b", method="dense", datasets={"ptb": 8.35})
     assert ptb_of(block_of(tmp_path, model="llama-7b"), "dense", None).difference == 0
     cell["datasets"]["ptb"]["identity"]["source"] |= change
@@ -263,32 +367,91 @@ def test_no_difference_is_shown_for_other_text(tmp_path: Path, change: dict[str,
 # Intervals
 
 
-@pytest.fixture
-def two_methods(tmp_path: Path) -> list[Measurement]:
-    """ASVD-I and NSVD-I on the same 400 windows."""
+def test_the_spread_of_a_mean_done_by_hand() -> None:
+    """Eight windows, blocks of three: their sums are 3, 3, 1, -1, -3, -3, -1, 1."""
+    spread = spread_of_mean(np.array([1.0] * 4 + [-1.0] * 4))
+    assert spread is not None
+    assert spread.variance == pytest.approx((4 * 9 + 4 * 1) / 8 / (3 * 8))
+    assert spread.freedom == pytest.approx(8 / 3 - 1)
+    low, high = interval(2.0, spread)
+    assert (low + high) / 2 == pytest.approx(2.0)
+    half = stats.t.ppf(0.975, 5 / 3) * math.sqrt(5 / 24)
+    assert high - 2.0 == pytest.approx(half)
+
+
+def test_the_spread_is_that_of_resampled_blocks() -> None:
+    generator = np.random.default_rng(0)
+    values = np.cumsum(generator.standard_normal(32))
+    starts = generator.integers(0, 32, (20_000, 4, 1))
+    means = values[(starts + np.arange(8)) % 32].mean(axis=(1, 2))
+    spread = spread_of_mean(values)
+    assert spread is not None
+    assert spread.variance == pytest.approx(means.var(), rel=0.03)
+
+
+def test_independent_sets_add_their_variances() -> None:
+    one, other = Spread(4.0, 3.0), Spread(1.0, 3.0)
+    assert spread_of_sum([(1.0, one)]) == one
+    total = spread_of_sum([(0.5, one), (0.5, other)])
+    assert total.variance == pytest.approx((4.0 + 1.0) / 4)
+    assert total.freedom == pytest.approx(4.0)  # Welch and Satterthwaite's 4.4, but 3 + 1 at most
+    assert spread_of_sum([(0.5, Spread(0.0, 3.0)), (0.5, Spread(0.0, 2.0))]) == (0.0, 2.0)
+
+
+@pytest.mark.parametrize("windows", [8, 32])
+@pytest.mark.parametrize("rho", [0.0, 0.4])
+def test_intervals_cover(windows: int, rho: float) -> None:
+    """A small run of what `benchmarks/intervals.py` shows with more texts."""
+    generator = np.random.default_rng(windows)
+    held = 0
+    for _ in range(600):
+        values = generator.standard_normal(windows)
+        for place in range(1, windows):
+            values[place] = rho * values[place - 1] + math.sqrt(1 - rho**2) * values[place]
+        spread = spread_of_mean(values)
+        assert spread is not None
+        low, high = interval(values.mean(), spread)
+        held += low <= 0 <= high
+    assert 0.92 <= held / 600 <= 0.998
+
+
+def test_the_difference_of_two_methods_is_paired(tmp_path: Path) -> None:
+    """Windows that are hard are hard for both: the paired interval is far narrower."""
     make_cell(tmp_path, method="asvd_i", datasets=ONE, windows=400)
     make_cell(tmp_path, method="nsvd_i", k1=0.95, datasets={"ptb": 26.0}, windows=400)
-    return sorted(read_contents(tmp_path).measurements, key=lambda m: m.row.method)
+    entry = ptb_of(group_of(tmp_path), "nsvd_i", k1=0.95)
+    assert entry.interval is not None
+    assert entry.over_reference is not None
+    assert entry.over_reference.improvement_interval is not None
+    alone = math.log(entry.interval[1] / entry.interval[0])
+    low, high = entry.over_reference.improvement_interval
+    assert low < 1 - 26.0 / 29.0 < high
+    assert high - low < alone / 3
 
 
-def test_the_bootstrap_has_the_deviation_of_the_mean(two_methods: list[Measurement]) -> None:
-    """Over many windows the mean loss deviates by s / sqrt(windows)."""
-    for measurement in two_methods:
-        samples = log_perplexities([measurement])[measurement.id]
-        losses = np.array(measurement.stored["window_nll"]) / (measurement.stored["length"] - 1)
-        assert samples.std() == pytest.approx(losses.std() / math.sqrt(len(losses)), rel=0.1)
-        assert samples.mean() == pytest.approx(math.log(measurement.perplexity), abs=0.003)
+@pytest.mark.parametrize("windows", [7, 8])
+def test_under_eight_windows_there_is_no_interval(tmp_path: Path, windows: int) -> None:
+    make_cell(tmp_path, method="dense", datasets=scaled(0.5), windows=windows)
+    make_cell(tmp_path, method="asvd_i", windows=windows)
+    make_cell(tmp_path, method="svd", datasets=scaled(0.9), windows=windows)
+    line = line_of(group_of(tmp_path), "svd")
+    entry, average = line.entries["ptb"], line.average
+    assert entry.over_reference is not None
+    bounds = [
+        entry.interval,
+        entry.over_reference.improvement_interval,
+        average.improvement_interval,
+        average.nats_interval,
+    ]
+    assert [found is None for found in bounds] == [windows == 7] * 4
+    assert average.is_short == (windows == 7)
 
 
-def test_the_difference_of_two_methods_is_paired(two_methods: list[Measurement]) -> None:
-    """Windows that are hard are hard for both: the paired interval is far narrower."""
-    samples = log_perplexities(two_methods)
-    ours, theirs = (samples[measurement.id] for measurement in two_methods)
-    paired = np.subtract(*interval(ours - theirs))
-    independent = np.subtract(*interval(ours - theirs[np.random.default_rng(0).permutation(2000)]))
-    assert abs(paired) < abs(independent) / 3
-
-
-def test_a_handful_of_windows_has_no_interval(tmp_path: Path) -> None:
-    make_cell(tmp_path, method="asvd_i", datasets=ONE, windows=3)
-    assert ptb_of(block_of(tmp_path), "asvd_i").interval is None
+def test_seeds_that_are_averaged_have_an_interval(tmp_path: Path) -> None:
+    for seed, factor in ((3, 1.0), (4, 1.2)):
+        make_cell(tmp_path, method="asvd_i", seed=seed, datasets=scaled(factor))
+        make_cell(tmp_path, method="nsvd_i", k1=0.95, seed=seed, datasets=scaled(0.9 * factor))
+    entry = ptb_of(group_of(tmp_path), "nsvd_i", k1=0.95)
+    assert entry.improvement == pytest.approx(0.1)
+    assert entry.over_reference is not None
+    assert entry.over_reference.improvement_interval is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.cells import Watch
-from helpers.command_line import Settings, run_main
+from helpers.command_line import Capture, Settings, run_main
 from helpers.configuration import compose
 from torch import Tensor
 
@@ -92,16 +92,19 @@ def test_a_grid_makes_each_shared_stage_once(
     watch = Watch()
     session = WatchedSession(watch)
     for index in grid_order(configs):
-        result = run_cell(plan_cell(configs[index]), session, watch)
-        assert result["status"] == "done", result["error"]
+        assert run_cell(plan_cell(configs[index]), session, watch)["status"] == "done"
     layers, metrics = 2 * 7, 2
     done = {name: watch.begun[name] for name in ("load resident", "calibrate", "basis")}
     assert done == {"load resident": 2, "calibrate": 2, "basis": 2 * layers * metrics}
 
 
 def test_the_table_of_a_grid_is_as_it_was_typed(
-    settings: Settings, model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    settings: Settings,
+    model_folder: Callable[..., Path],
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a line for each job
     models = f"model.name={model_folder('llama')},{model_folder('llama', 1)}"
     grid = ["dataset=[ptb]", "ratio=0.1,0.3", models, "method=nsvd_i,svd,asvd_i", "report=false"]
     arguments = [a for a in settings("opt") if not a.startswith(("model.name=", "dataset="))]

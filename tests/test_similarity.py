@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers.cells import Watch, put_text, run, setting, similarities
-from helpers.command_line import Settings, run_main
+from helpers.cells import Watch, put_text, run, similarities
+from helpers.command_line import Capture, Settings, run_done, run_main
 from helpers.configuration import compose
 from helpers.matrices import inputs_by_hand, random_inputs, statistics_of
 from helpers.models import make_model
@@ -30,7 +31,7 @@ from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import calibrate
-from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, watch
+from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch
 from nsvd_exp.pipeline.similarity import compare, compare_layers, cosine
 from nsvd_exp.storage.results import Result, read_similarities
 
@@ -52,12 +53,8 @@ def test_a_cosine_sees_direction_alone() -> None:
     assert cosine(a.float(), b.float()) == pytest.approx(expected, abs=1e-7)
     for pair in ((a, torch.zeros(5, 7)), (torch.zeros(5, 7), a)):  # 0 has no direction
         assert cosine(*pair) is None
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_rounding_does_not_lead_beyond_one(seed: int) -> None:
-    x = random_inputs(31, 1, seed)
-    assert cosine(x, x * (1 / 3)) <= 1  # type: ignore[operator]
+    for x in (random_inputs(31, 1, seed) for seed in range(5)):  # rounding leads beyond 1
+        assert cosine(x, x * (1 / 3)) <= 1  # type: ignore[operator]
 
 
 def test_each_statistic_is_what_its_name_says() -> None:
@@ -72,37 +69,33 @@ def test_each_statistic_is_what_its_name_says() -> None:
     assert twice == pytest.approx(found, rel=1e-12)
 
 
-def test_the_same_tokens_are_alike_in_every_layer_and_shared_inputs_are_one() -> None:
-    model = make_model("llama_gqa")
-    layers, ids = find_linears(model, []), token_ids()
-    calibration = Calibration(*calibrate(model, layers, ids), {})
-    rows = compare_layers(layers, calibration, watch(model, layers, ids, GramAccumulator, batch=2))
-    assert [row["name"] for row in rows] == list(layers)
-    assert [row["n"] for row in rows] == [layer.in_features for layer in layers.values()]
-    for row in rows:
-        assert [row[name] for name in STATISTICS] == pytest.approx([1, 1, 1], abs=1e-9)
-    other = watch(model, layers, ids[:3] + 1, MeanAccumulator)
-    by_name = {row["name"]: row for row in compare_layers(layers, calibration, other)}
-    q, k = (by_name[f"model.layers.1.self_attn.{name}_proj"]["mean"] for name in "qk")
-    assert q == k < 0.999
-
-
-def test_a_layer_without_a_token_has_no_similarity() -> None:
-    model = make_model("llama")
-    layers = find_linears(model, [])
-    seen = watch(model, layers, token_ids(), MeanAccumulator)
-    name = "model.layers.1.mlp.down_proj"
-    del seen.reads[name]
-    calibration = Calibration(*calibrate(model, layers, token_ids()), {})
-    rows = {row["name"]: row for row in compare_layers(layers, calibration, seen)}
-    assert [rows[name][s] for s in STATISTICS] == [None, None, None]
-    assert rows["model.layers.0.mlp.down_proj"]["mean"] is not None
-
-
-def test_bytes_of_gram_matrices_are_counted_once_an_input() -> None:
+def test_layers_are_compared_by_their_inputs() -> None:
     model = make_model("llama")  # 2 layers, 32 wide, 48 inside; float32 sums in float64
-    calibration = Calibration(*calibrate(model, find_linears(model, []), token_ids()), {})
-    assert calibration.nbytes == 2 * (3 * 32**2 + 48**2) * 8
+    layers, ids = find_linears(model, []), token_ids()
+    calibration = Calibration(*calibrate(model, layers, ids))
+    assert calibration.nbytes == 2 * (3 * 32**2 + 48**2) * 8  # a shared input counts once
+    names = ("mlp.down", "self_attn.q", "self_attn.k")
+    down, *qk = (f"model.layers.1.{name}_proj" for name in names)
+
+    def compared(ids: torch.Tensor, kind: Any, unseen: str = "") -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+
+        def keep(_: object, sums: Sums[Any]) -> None:
+            sums.reads.pop(unseen, None)
+            rows.extend(compare_layers(layers, calibration, sums))
+
+        watch(model, layers, ids, kind, keep, batch=2)
+        return rows
+
+    same = compared(ids, GramAccumulator)
+    assert [(row["name"], row["n"]) for row in same] == [
+        (name, layer.in_features) for name, layer in layers.items()
+    ]
+    for row in same:
+        assert [row[name] for name in STATISTICS] == pytest.approx([1, 1, 1], abs=1e-9)
+    other = {row["name"]: row for row in compared(ids[:3] + 1, MeanAccumulator, unseen=down)}
+    assert other[qk[0]]["mean"] == other[qk[1]]["mean"] < 0.999
+    assert [other[down][name] for name in STATISTICS] == [None, None, None]
 
 
 def test_spread_is_the_populations_and_leaves_out_what_is_missing() -> None:
@@ -127,11 +120,7 @@ def similarities_by_hand(arguments: list[str]) -> dict[str, dict[str, dict[str, 
         text = text_of(measurement.dataset, "test", measurement.source)
         Y = inputs_by_hand(model, windows(tokenizer, text, 32, 6).ids)
         found[measurement.dataset.name] = {
-            name: {
-                "mean": cosine(X[name].mean(0), Y[name].mean(0)),
-                "abs_mean": cosine(X[name].abs().mean(0), Y[name].abs().mean(0)),
-                "gram": cosine(X[name].T @ X[name], Y[name].T @ Y[name]),
-            }
+            name: compare(statistics_of(X[name].double().T), statistics_of(Y[name].double().T))
             for name in X
         }
     return found
@@ -139,7 +128,7 @@ def similarities_by_hand(arguments: list[str]) -> dict[str, dict[str, dict[str, 
 
 @pytest.mark.parametrize("architecture", ["llama_gqa", "opt"])
 def test_a_record_is_what_the_models_inputs_say(settings: Settings, architecture: str) -> None:
-    arguments = settings(architecture)
+    arguments = [*settings(architecture), "evaluation.batch=4"]
     records = {record["dataset"]["name"]: record for record in similarities(*arguments)}
     assert [record["status"] for record in records.values()] == ["done"] * 3
     for dataset, expected in similarities_by_hand(arguments).items():
@@ -152,9 +141,10 @@ def test_a_record_is_what_the_models_inputs_say(settings: Settings, architecture
 def test_a_record_says_what_it_was_made_of_and_holds_no_path(
     settings: Settings, tmp_path: Path
 ) -> None:
-    arguments = settings()
+    arguments, watch = settings(), Watch()
     cell = run(*arguments, "method=asvd_i", "dataset=[ptb]")
-    (record,) = similarities(*arguments, "dataset=[ptb]")
+    (record,) = similarities(*arguments, "dataset=[ptb]", watch=watch)
+    assert (record["status"], watch.begun["calibrate"]) == ("done", 0)  # the cell's statistics
     measured = cell["datasets"]["ptb"]
     assert record["dataset"] == {
         "name": "ptb",
@@ -174,25 +164,6 @@ def test_a_record_says_what_it_was_made_of_and_holds_no_path(
     assert folder.name == f"ptb-{record['key'][:16]}"
 
 
-def test_calibration_text_itself_is_alike(settings: Settings) -> None:
-    """One sample and one window of the same tokens: every similarity is 1."""
-    arguments = settings()
-    for split in ("train", "test"):
-        put_text(arguments, f"wikitext2/{split}", words(32))
-    arguments += ["dataset=[wikitext2]", "calibration.sampler=tokens", "calibration.length=32"]
-    (record,) = similarities(*arguments)
-    assert record["dataset"]["windows"] == 1
-    for values in values_of(record).values():
-        assert list(values.values()) == pytest.approx([1, 1, 1], abs=1e-9)
-
-
-def test_statistics_of_the_calibration_are_shared_with_cells(settings: Settings) -> None:
-    arguments, watch = [*settings(), "dataset=[ptb]"], Watch()
-    run(*arguments, "method=asvd_i")
-    assert similarities(*arguments, watch=watch)[0]["status"] == "done"
-    assert watch.begun["calibrate"] == 0
-
-
 def test_the_key_is_of_what_changes_a_number(settings: Settings) -> None:
     arguments = [*settings(), "dataset=[ptb]"]
 
@@ -208,18 +179,6 @@ def test_the_key_is_of_what_changes_a_number(settings: Settings) -> None:
                  "evaluation.length=16", "evaluation.max_windows=3", "dtype=bfloat16",
                  "model.skip=[model.layers.0]", "dataset=[c4]")  # fmt: skip
     assert len({key(override) for override in different} | {key()}) == len(different) + 1
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-def test_the_batch_size_shows_only_as_rounding(settings: Settings, batch: int) -> None:
-    arguments = settings()
-    reference = similarities(*arguments)
-    arguments.append(f"results_dir={setting(arguments, 'results_dir')}2")
-    other = similarities(*arguments, f"evaluation.batch={batch}")
-    for a, b in zip(reference, other, strict=True):
-        assert a["key"] == b["key"]
-        for layer, values in values_of(a).items():
-            assert values_of(b)[layer] == pytest.approx(values, abs=1e-6)
 
 
 def test_what_is_there_is_not_made_again_and_a_wider_run_adds(settings: Settings) -> None:
@@ -239,7 +198,15 @@ def test_gram_above_the_limit_is_made_when_it_is_asked_for(settings: Settings) -
     assert without["statistics"] == ["mean", "abs_mean"]
     assert {row["gram"] for row in without["layers"]} == {None}
     assert not plan_similarity(compose(*arguments, "similarity.statistic=gram")).is_done(without)
+    # A failure costs nothing of what there is.
+    watch = Watch("ptb", RuntimeError("a cosmic ray"))
+    (failed,) = similarities(*arguments, "similarity.statistic=gram", watch=watch)
+    assert (failed["status"], failed["error"]["message"]) == ("failed", "a cosmic ray")
+    for name in ("layers", "statistics", "dataset", "calibration"):
+        assert failed[name] == without[name]
+    assert plan_similarity(compose(*arguments)).is_done(failed)
     (asked,) = similarities(*arguments, "similarity.statistic=gram")
+    assert (asked["status"], asked["error"]) == ("done", None)
     assert asked["statistics"] == list(STATISTICS)
     assert asked["created"] == without["created"]
     for before, after in zip(without["layers"], asked["layers"], strict=True):
@@ -257,19 +224,6 @@ def test_the_limit_is_of_all_gram_matrices_together(settings: Settings) -> None:
     arguments.append("dataset=[c4]")
     (below,) = similarities(*arguments, f"similarity.gram_limit_gb={size * 1.01:.9f}")
     assert "gram" in below["statistics"]
-
-
-def test_a_record_that_fails_for_gram_keeps_its_means(settings: Settings) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "similarity.gram_limit_gb=0"]
-    (without,) = similarities(*arguments)
-    watch = Watch("ptb", RuntimeError("a cosmic ray"))
-    (failed,) = similarities(*arguments, "similarity.statistic=gram", watch=watch)
-    assert (failed["status"], failed["error"]["message"]) == ("failed", "a cosmic ray")
-    for name in ("layers", "statistics", "dataset", "calibration"):
-        assert failed[name] == without[name]
-    assert plan_similarity(compose(*arguments)).is_done(failed)
-    (asked,) = similarities(*arguments, "similarity.statistic=gram")
-    assert (asked["status"], asked["error"]) == ("done", None)
 
 
 def test_a_dataset_that_fails_does_not_stop_the_others(settings: Settings) -> None:
@@ -293,15 +247,14 @@ def test_a_model_that_cannot_be_calibrated_fails_once(settings: Settings, tmp_pa
 
 
 def test_a_layer_that_reads_zeros_is_missing_and_said(
-    settings: Settings, model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    settings: Settings, model_folder: Callable[..., Path], capsys: Capture
 ) -> None:
     model = make_model("llama")
     model.model.layers[1].input_layernorm.weight.data.zero_()
     folder = model_folder("llama", 3)
     model.save_pretrained(folder)
     arguments = [*settings(), f"model.name={folder}", "dataset=[ptb]"]
-    code, out, err = run_main(capsys, *arguments, "measure=similarity")
-    assert code == 0, err
+    out = run_done(capsys, *arguments, "measure=similarity")
     (record,) = similarities(*arguments)
     missing = [row["name"] for row in record["layers"] if row["mean"] is None]
     assert missing == [f"model.layers.1.self_attn.{name}_proj" for name in "qkvo"]
@@ -314,7 +267,7 @@ def test_a_layer_that_reads_zeros_is_missing_and_said(
     ("text", "message"),
     [
         ('{"version": 1, "stat', "is damaged .*move it away"),
-        ('{"version": 2}', "has result version 2"),
+        ('{"version": 3}', "has result version 3"),
         ('{"version": 1}', "is damaged .*it lacks created, dataset"),
     ],
 )
@@ -328,12 +281,9 @@ def test_a_damaged_record_is_one_message_with_the_way_out(
         similarities(*settings())
 
 
-def test_one_run_shows_every_statistic(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_run_shows_every_statistic(settings: Settings, capsys: Capture) -> None:
     arguments = [*settings(), "measure=similarity", "similarity.statistic=abs_mean"]
-    code, out, err = run_main(capsys, *arguments)
-    assert code == 0, err
+    out = run_done(capsys, *arguments)
     (header,) = [line for line in out.splitlines() if "dataset" in line]
     assert re.findall(r"\w*mean|gram", header) == ["abs_mean", "mean", "gram"]
     for record in similarities(*arguments):
@@ -348,22 +298,20 @@ def test_one_run_shows_every_statistic(
 
 
 def test_a_grid_of_both_measures_ends_with_a_table_of_each(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: Capture
 ) -> None:
     arguments = settings()
     arguments.remove("dataset=[wikitext2,ptb,c4]")
     grid = ["-m", *arguments, "measure=similarity,perplexity", "method=svd", "report=false"]
-    code, out, err = run_main(capsys, *grid, "dataset=ptb,c4")
-    assert code == 0, err
+    out = run_done(capsys, *grid, "dataset=ptb,c4")
     assert "Similarity, mean ± std over layers (2 done)" in out
     assert "Perplexity (2 done)" in out
-    code, out, _ = run_main(capsys, *grid, "dataset=[ptb,c4,wikitext2]", "ratio=0.3,0.4")
-    assert code == 0
-    assert "(1 done, 1 skipped)" in out
+    wider = run_done(capsys, *grid, "dataset=[ptb,c4,wikitext2]", "ratio=0.3,0.4")
+    assert "(1 done, 1 skipped)" in wider
 
 
 def test_a_grid_says_which_dataset_failed_and_shows_the_others(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
+    settings: Settings, capsys: Capture
 ) -> None:
     arguments = [*settings(), "measure=similarity", "report=false"]
     put_text(arguments, "ptb/test", words(20))
@@ -378,11 +326,9 @@ def test_a_grid_says_which_dataset_failed_and_shows_the_others(
     assert len(re.findall(r"\d ± \d", out)) == 6
 
 
-def test_deciding_that_all_is_done_imports_no_torch(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deciding_that_all_is_done_imports_no_torch(settings: Settings, capsys: Capture) -> None:
     arguments = [*settings(), "measure=similarity"]
-    assert run_main(capsys, *arguments)[0] == 0
+    run_done(capsys, *arguments)
     program = (
         "import sys; from nsvd_exp.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"

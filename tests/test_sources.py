@@ -296,7 +296,7 @@ def write(path: Path, text: str) -> Path:
 def test_a_local_file_replaces_the_hub(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / "mirror" / "ptb" / f"test{suffix}", "x")
     source = locate_dataset(dataset("ptb"), "test", str(tmp_path / "mirror"))
-    assert (source.path, source.commit) == (path, None)
+    assert (source.files, source.commit) == ((path,), None)
     assert str(tmp_path) not in json.dumps(source.identity)
 
 
@@ -333,7 +333,7 @@ def test_a_hub_dataset_is_known_by_its_commit(hub_cache: AddToHub) -> None:
     ptb = dataset("ptb")
     hub_cache(ptb.hub, {}, kind="dataset", reference=ptb.revision)
     source = locate_dataset(ptb, "test", None)
-    assert (source.path, source.commit) == (None, COMMIT)
+    assert (source.files, source.commit) == ((), COMMIT)
     assert source.identity == {
         "document": "{sentence}",
         "join": "\n\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import (
     RESULT_VERSION,
     ResultFile,
@@ -21,6 +23,7 @@ from nsvd_exp.storage.results import (
 )
 
 IDENTITY = {"method": {"class": "NSVD", "k1": "0.95"}, "ratio": "0.3"}
+OF_NSVD = {"key": digest(IDENTITY), "identity": IDENTITY, "method": "nsvd_i"}
 
 
 @pytest.fixture
@@ -30,12 +33,27 @@ def cell(tmp_path: Path) -> ResultFile:
 
 def result(**fields: Any) -> dict[str, Any]:
     empty = {"status": "done", "datasets": {}, "earlier": [], "layers": []}
-    identity = {"key": "0", "identity": {}, "method": "svd", "created": "2025-03-21"}
-    return {"version": RESULT_VERSION, **empty, **identity, **fields}
+    return {"version": RESULT_VERSION, "created": "2025-03-21", **empty, **OF_NSVD, **fields}
 
 
-def measurement(dataset: str, key: str, perplexity: float = 2.0) -> dict[str, Any]:
-    return {"dataset": dataset, "key": key, "perplexity": perplexity}
+def measurement(dataset: str, protocol: str, perplexity: float = 2.0) -> dict[str, Any]:
+    """A measurement of 2 windows of 4 tokens."""
+    identity, nll = {"length": 4, "of": protocol}, 6 * math.log(perplexity)
+    return {
+        "dataset": dataset,
+        "key": digest(identity),
+        "identity": identity,
+        "perplexity": math.exp(nll / 6),
+        "nll": nll,
+        "tokens": 6,
+        "windows": 2,
+        "length": 4,
+        "window_nll": [nll / 2, nll / 2],
+    }
+
+
+def key(protocol: str) -> str:
+    return str(measurement("", protocol)["key"])
 
 
 def names_in(folder: Path) -> set[str]:
@@ -45,7 +63,7 @@ def names_in(folder: Path) -> set[str]:
 def test_a_result_comes_back_as_it_was_written(cell: ResultFile) -> None:
     assert cell.read() is None
     assert not cell.folder.exists()
-    stored = result(datasets={"cmrc_cn": measurement("cmrc_cn", "a", 1 / 3)}, model="模型")
+    stored = result(datasets={"cmrc_cn": measurement("cmrc_cn", "a", 10 / 3)}, model="模型")
     cell.write(stored)
     assert cell.read() == stored
     assert names_in(cell.folder) == {"result.json"}
@@ -102,29 +120,31 @@ def test_a_result_of_an_unknown_version_is_refused(cell: ResultFile) -> None:
 def test_read_all_reads_every_cell_in_order(tmp_path: Path) -> None:
     assert list(read_all(tmp_path)) == []
     for method in ("svd", "dense", "asvd_i"):
-        cell_file(tmp_path, method, {"method": {"class": method}}).write(result(method=method))
+        file = cell_file(tmp_path, method, {"method": {"class": method}})
+        file.write(result(method=method, key=file.key, identity=file.identity))
     assert [stored["method"] for stored in read_all(tmp_path)] == ["asvd_i", "dense", "svd"]
 
 
 def test_a_measurement_is_found_by_dataset_and_key_alone() -> None:
     stored = result()
     put_measurement(stored, measurement("ptb", "a"))
-    assert find_measurement(stored, "ptb", "a") == measurement("ptb", "a")
-    assert find_measurement(stored, "ptb", "b") is None
-    assert find_measurement(stored, "c4", "a") is None
-    assert find_measurement(None, "ptb", "a") is None
+    assert find_measurement(stored, "ptb", key("a")) == measurement("ptb", "a")
+    assert find_measurement(stored, "ptb", key("b")) is None
+    assert find_measurement(stored, "c4", key("a")) is None
+    assert find_measurement(None, "ptb", key("a")) is None
     put_measurement(stored, measurement("ptb", "b"))
-    assert find_measurement(stored, "c4", "a") is None, "an earlier one of another dataset"
+    assert find_measurement(stored, "c4", key("a")) is None, "an earlier one of another dataset"
 
 
 def test_a_measurement_of_another_protocol_moves_to_earlier() -> None:
     """Whatever the order of the writes, the last stands in front and every key is found once."""
     stored = result()
-    measured = [measurement("ptb", key) for key in "abac"] + [measurement("c4", "a", 3.0)]
+    measured = [measurement("ptb", protocol) for protocol in "abac"]
+    measured.append(measurement("c4", "a", 3.0))
     for one in measured:
         put_measurement(stored, one)
     assert stored["datasets"] == {"ptb": measurement("ptb", "c"), "c4": measurement("c4", "a", 3.0)}
-    assert sorted(n["key"] for n in stored["earlier"]) == ["a", "b"]
+    assert {n["key"] for n in stored["earlier"]} == {key("a"), key("b")}
     for one in measured:
         assert find_measurement(stored, one["dataset"], one["key"]) == one
 
@@ -133,7 +153,7 @@ def test_a_measurement_measured_again_replaces_itself() -> None:
     stored = result()
     for perplexity in (2.0, 3.0):
         put_measurement(stored, measurement("ptb", "a", perplexity))
-    assert stored["datasets"]["ptb"]["perplexity"] == 3.0
+    assert stored["datasets"]["ptb"]["perplexity"] == pytest.approx(3.0)
     assert stored["earlier"] == []
 
 

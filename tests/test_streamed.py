@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import logging
 import os
 import signal
@@ -17,9 +16,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import streamed
 import torch
 from helpers.cells import OUT_OF_MEMORY, Watch, put_text, run, setting, similarities
-from helpers.command_line import Settings
+from helpers.command_line import Log, Settings
 from helpers.configuration import compose
 from helpers.models import CONFIGS, UP, edit_weights, make_model
 from helpers.texts import token_ids, words
@@ -37,9 +37,9 @@ from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import load_streamed
 from nsvd_exp.models.streamed import StreamedModel
-from nsvd_exp.pipeline.calibrate import calibrate, calibrate_streamed
+from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.evaluate import window_nll, window_nll_streamed
-from nsvd_exp.pipeline.inputs import GramAccumulator, watch_streamed
+from nsvd_exp.pipeline.inputs import GramAccumulator, watch
 from nsvd_exp.progress import Observer
 from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.results import Result
@@ -48,6 +48,10 @@ from nsvd_exp.storage.tensors import StatisticsFolder
 Save = Callable[..., Path]
 
 BATCHES = ["calibration.batch=5", "evaluation.batch=4"]
+STAGES = {
+    "resident": ("load resident", "calibrate", "decompose", "wikitext2"),
+    "streamed": ("load streamed", "calibrate", "decompose", "evaluate"),
+}
 
 
 def elsewhere(arguments: list[str]) -> str:
@@ -58,10 +62,7 @@ def elsewhere(arguments: list[str]) -> str:
 def both(arguments: list[str]) -> tuple[Result, Result]:
     """The cell resident and streamed, nothing shared."""
     resident = run(*arguments, "memory=resident")
-    other = run(*arguments, "memory=streamed", elsewhere(arguments))
-    for result in (resident, other):
-        assert result["status"] == "done", result["error"]
-    return resident, other
+    return resident, run(*arguments, "memory=streamed", elsewhere(arguments))
 
 
 def losses(result: Result) -> dict[str, list[float]]:
@@ -77,44 +78,29 @@ def streamed_model(
 
 
 def calibrated(large: StreamedModel, ids: torch.Tensor, batch: int | str = "auto") -> Calibration:
-    inputs: dict[str, Statistics] = {}
-    layers = find_linears(large.model, [])
-    reads = calibrate_streamed(large, layers, ids, inputs.__setitem__, batch)
-    return Calibration(inputs, reads, {})
+    return Calibration(*calibrate(large, find_linears(large.model, []), ids, batch))
 
 
 def nll(large: StreamedModel, batch: Any = "auto", dtype: Any = torch.float32) -> list[float]:
     return window_nll_streamed(large, token_ids(), dtype, nullcontext, batch)
 
 
+HALF = "dtype=bfloat16 evaluation.dtype=float32 model.skip=['*.0.*']"
+
+
 @pytest.mark.parametrize("architecture", CONFIGS)
-@pytest.mark.parametrize("method", ["dense", "nsvd_i"])
+@pytest.mark.parametrize("options", ["method=dense", "method=nsvd_i", HALF])
 def test_a_streamed_cell_is_the_resident_one(
-    settings: Settings, architecture: str, method: str
+    settings: Settings, architecture: str, options: str
 ) -> None:
     """To the last bit, on a CPU and in batches of the same size."""
-    resident, other = both([*settings(architecture), f"method={method}", *BATCHES])
-    assert losses(other) == losses(resident)
-    assert other["key"] == resident["key"]
-    for name in ("layers", "achieved_ratio", "calibration", "config"):
+    resident, other = both([*settings(architecture), *options.split(), *BATCHES])
+    for name in ("key", "layers", "achieved_ratio", "calibration", "config"):
         assert other[name] == resident[name]
     assert other["seconds"].keys() == resident["seconds"].keys()
     for name, measured in resident["datasets"].items():
         own = measured.keys() - {"seconds", "measured"}
         assert {key: other["datasets"][name][key] for key in own} == {k: measured[k] for k in own}
-
-
-def test_batches_of_another_size_show_only_as_rounding(settings: Settings) -> None:
-    resident, other = both([*settings(), "method=asvd_i"])
-    for name, expected in losses(resident).items():
-        assert losses(other)[name] == pytest.approx(expected, rel=1e-5)
-
-
-def test_half_precision_that_is_evaluated_in_single(settings: Settings) -> None:
-    arguments = [*settings("gemma"), "dtype=bfloat16", "evaluation.dtype=float32", *BATCHES]
-    resident, other = both([*arguments, "model.skip=[model.layers.0.mlp]"])
-    assert losses(other) == losses(resident)
-    assert other["layers"] == resident["layers"]
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -173,7 +159,7 @@ def test_no_more_than_one_block_has_statistics(model_folder: Save) -> None:
             alive -= 1
 
     large = streamed_model(model_folder())
-    watch_streamed(large, find_linears(large.model, []), token_ids(), Counted, lambda *_: None)
+    watch(large, find_linears(large.model, []), token_ids(), Counted, lambda *_: None)
     assert (most, alive) == (4, 0)
 
 
@@ -190,6 +176,8 @@ def test_hidden_states_in_a_file_are_the_same_and_leave_none(model_folder: Save)
 def test_no_room_for_hidden_states_is_one_message(
     model_folder: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And so is a folder that is not there."""
+
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -199,11 +187,8 @@ def test_no_room_for_hidden_states_is_one_message(
     with pytest.raises(NsvdError, match=r"no room for 0\.0 GB .*No space left.*cache_dir"):
         nll(large)
     assert not list(folder.glob(".hidden*"))
-
-
-def test_a_folder_that_hidden_states_cannot_be_written_to_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(NsvdError, match=r"cache_dir=\S+gone cannot be written to"):
-        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), tmp_path / "gone", host_bytes=0)
+        hidden_states.HiddenStates(2, torch.zeros(1, 3, 4), folder / "gone", host_bytes=0)
 
 
 def resident_pages() -> int:
@@ -262,24 +247,22 @@ class Hungry(CholeskyASVD):
 HUNGRY = f"method._target_={__name__}.Hungry"
 
 
-@pytest.mark.parametrize("stage", ["load resident", "calibrate", "decompose", "wikitext2"])
+@pytest.mark.parametrize("stage", STAGES["resident"])
 def test_auto_goes_on_streamed_where_memory_runs_out(
-    settings: Settings, stage: str, caplog: pytest.LogCaptureFixture
+    settings: Settings, stage: str, caplog: Log
 ) -> None:
     arguments, watch = [*settings(), "method=asvd_i", *BATCHES], Watch(stage)
     expected = run(*arguments, elsewhere(arguments))
     session = Session(watch.load)
     result = run(*arguments, session=session, watch=watch)
-    assert result["status"] == "done", result["error"]
     assert losses(result) == losses(expected)
     assert result["layers"] == expected["layers"]
     assert "going on with memory=streamed" in caplog.text
     # And what follows in this process does not try again, while another one does.
-    assert run(*arguments, "ratio=0.5", session=session, watch=watch)["status"] == "done"
-    assert watch.begun["load resident"] == 1
+    run(*arguments, "ratio=0.5", session=session, watch=watch)
     other = Watch()
-    assert run(*arguments, "ratio=0.7", watch=other)["status"] == "done"
-    assert other.begun["load resident"] == 1
+    run(*arguments, "ratio=0.7", watch=other)
+    assert watch.begun["load resident"] == other.begun["load resident"] == 1
 
 
 @pytest.mark.parametrize("method", ["dense", "asvd_i"])
@@ -294,33 +277,30 @@ def test_a_model_whose_pass_never_fits_is_streamed(
     assert session.load(plan).streamed is not None
 
 
-@pytest.mark.parametrize("stage", ["load resident", "calibrate", "decompose", "wikitext2"])
-def test_resident_that_was_asked_for_fails_with_the_way_out(settings: Settings, stage: str) -> None:
-    arguments = [*settings(), "method=asvd_i", "memory=resident"]
-    result = run(*arguments, watch=Watch(stage))
-    assert result["status"] == "failed"
-    assert "out of memory" in result["error"]["message"]
-    assert "memory=streamed" in result["error"]["message"]
-    assert run(*arguments)["status"] == "done"
+WAY_OUT = {"resident": "memory=streamed", "streamed": "one block at a time is still too much"}
 
 
-@pytest.mark.parametrize("stage", ["load streamed", "calibrate", "decompose", "evaluate"])
-def test_too_little_even_for_a_block_fails_that_cell_alone(settings: Settings, stage: str) -> None:
-    arguments, watch = [*settings(), "method=asvd_i", "memory=streamed"], Watch(stage)
+@pytest.mark.parametrize(
+    ("memory", "stage"), [(memory, stage) for memory in STAGES for stage in STAGES[memory]]
+)
+def test_where_memory_is_too_small_that_cell_alone_fails_with_the_way_out(
+    settings: Settings, memory: str, stage: str
+) -> None:
+    arguments = [*settings(), "method=asvd_i", "dataset=[wikitext2]", f"memory={memory}"]
+    watch = Watch(stage)
     session = Session(watch.load)
-    result = run(*arguments, session=session, watch=watch)
-    assert result["status"] == "failed"
-    assert "one block at a time is still too much" in result["error"]["message"]
+    result = run(*arguments, session=session, watch=watch, status="failed")
+    assert "out of memory" in result["error"]["message"]
+    assert WAY_OUT[memory] in result["error"]["message"]
     assert result["datasets"] == {}
-    assert run(*arguments, session=session)["status"] == "done"
+    run(*arguments, session=session)
 
 
 @pytest.mark.parametrize(("memory", "what"), [("resident", "the weights"), ("streamed", "a block")])
 def test_a_decomposition_without_memory_says_what_it_was_at(
     settings: Settings, memory: str, what: str
 ) -> None:
-    result = run(*settings(), "method=asvd_i", HUNGRY, f"memory={memory}")
-    assert result["status"] == "failed"
+    result = run(*settings(), "method=asvd_i", HUNGRY, f"memory={memory}", status="failed")
     assert f"cpu has too little memory to decompose {what}" in result["error"]["message"]
 
 
@@ -328,9 +308,8 @@ def test_after_a_failed_cell_the_next_one_has_its_calibration(settings: Settings
     """With `cache.keep=none` the statistics stand in a file that goes with the model."""
     arguments = [*settings(), "method=asvd_i", "memory=streamed", "cache.keep=none"]
     session, broken = Session(), Watch("evaluate", ZeroDivisionError())
-    assert run(*arguments, session=session, watch=broken)["status"] == "failed"
-    result = run(*arguments, "ratio=0.4", session=session)
-    assert result["status"] == "done", result["error"]
+    run(*arguments, session=session, watch=broken, status="failed")
+    run(*arguments, "ratio=0.4", session=session)
 
 
 def lose(plan: CellPlan, session: Session, index: int) -> None:
@@ -345,29 +324,22 @@ def lose(plan: CellPlan, session: Session, index: int) -> None:
     loaded.model.get_input_embeddings().register_forward_hook(spoil)
 
 
-def test_a_loss_that_is_not_finite_costs_its_own_dataset(settings: Settings) -> None:
-    arguments = [*settings(), "method=asvd_i", "memory=streamed", *BATCHES]
-    expected = losses(run(*arguments, elsewhere(arguments)))
-    first, *others = expected
-    plan, session = plan_cell(compose(*arguments)), Session()
-    lose(plan, session, 0)
-    result = run_cell(plan, session)
-    assert result["status"] == "failed"
-    assert result["error"]["message"].startswith(f"dataset {first}: ")
-    assert losses(result) == {name: expected[name] for name in others}
-    assert losses(run(*arguments, session=session))[first] == expected[first]
-
-
 @pytest.mark.parametrize("memory", ["resident", "streamed"])
 def test_a_loss_that_is_not_finite_names_dataset_and_window(
     settings: Settings, memory: str
 ) -> None:
-    arguments = [*settings(), "method=dense", "dataset=[c4]", f"memory={memory}"]
+    """And costs no other dataset, of those that are measured in the same pass."""
+    arguments = [*settings(), "method=asvd_i", f"memory={memory}", *BATCHES]
+    expected = losses(run(*arguments, elsewhere(arguments)))
+    first, *others = expected
     plan, session = plan_cell(compose(*arguments)), Session()
     lose(plan, session, 2)
     result = run_cell(plan, session)
-    assert (result["status"], result["datasets"]) == ("failed", {})
-    assert result["error"]["message"] == "dataset c4: the loss of window 2 of 6 is nan"
+    assert result["status"] == "failed"
+    assert result["error"]["message"] == f"dataset {first}: the loss of window 2 of 6 is nan"
+    measured = others if memory == "streamed" else []
+    assert losses(result) == {name: expected[name] for name in measured}
+    assert losses(run(*arguments, session=session)) == expected
 
 
 @pytest.mark.slow
@@ -394,9 +366,7 @@ def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> No
     assert sorted(tmp_path.iterdir()) == sorted([living.path, after.path])
 
 
-def test_similarity_goes_on_streamed_where_memory_runs_out(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_similarity_goes_on_streamed_where_memory_runs_out(settings: Settings, caplog: Log) -> None:
     records = similarities(*settings(), watch=Watch("wikitext2"))
     assert [record["status"] for record in records] == ["done"] * 3
     assert caplog.text.count("going on with memory=streamed") == 1
@@ -412,8 +382,7 @@ def test_statistics_are_kept_once_for_both(settings: Settings) -> None:
 
 def test_a_full_disk_says_what_the_statistics_need(settings: Settings, tmp_path: Path) -> None:
     full = Watch("calibrate", OSError(errno.ENOSPC, "No space left on device"))
-    result = run(*settings(), "memory=streamed", watch=full)
-    assert result["status"] == "failed"
+    result = run(*settings(), "memory=streamed", watch=full, status="failed")
     assert "No space left" in result["error"]["message"]
     assert "another cache_dir" in result["error"]["message"]
     assert not list((tmp_path / "results/cache/calibration").glob("**/*.tmp"))
@@ -423,8 +392,7 @@ def test_a_dataset_without_a_window_costs_no_other(settings: Settings) -> None:
     """As resident: those before it are stored, and the cell fails."""
     arguments = [*settings(), "memory=streamed", *BATCHES]
     put_text(arguments, "ptb/test", words(20))
-    result = run(*arguments)
-    assert result["status"] == "failed"
+    result = run(*arguments, status="failed")
     assert "ptb has 20 tokens" in result["error"]["message"]
     assert list(result["datasets"]) == ["wikitext2"]
 
@@ -466,11 +434,17 @@ def test_a_checkpoint_in_parts_and_a_pickled_one_are_streamed_too(tmp_path: Path
     assert nll(found, 3) == expected
 
 
+class Pair(nn.Linear):
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), x
+
+
 class Odd(nn.Module):
     """A model that may do something with its blocks that no chain of them does."""
 
-    def __init__(self, through: Callable[..., Any], block: type[nn.Linear]) -> None:
+    def __init__(self, through: Callable[..., Any]) -> None:
         super().__init__()
+        block = Pair if through is in_pairs else nn.Linear
         self.blocks = nn.ModuleList(block(8, 8) for _ in range(3))
         self.head, self.through = nn.Linear(8, 99), through
 
@@ -508,33 +482,26 @@ def backwards(blocks: nn.ModuleList, hidden: Any) -> Any:
     return hidden
 
 
-class Pair(nn.Linear):
-    def forward(self, x: torch.Tensor) -> Any:
-        return super().forward(x), x
-
-
 @pytest.mark.parametrize(
-    ("through", "block", "problem"),
+    ("through", "problem"),
     [
-        (doubling, nn.Linear, "are not all there is between its first and its last"),
-        (collecting, nn.Linear, "are not all there is behind its logits"),
-        (in_pairs, Pair, "pass more than hidden states"),
-        (backwards, nn.Linear, "are not all there is between"),
+        (doubling, "are not all there is between its first and its last"),
+        (collecting, "are not all there is behind its logits"),
+        (in_pairs, "pass more than hidden states"),
+        (backwards, "are not all there is between"),
     ],
 )
 def test_what_is_no_chain_of_blocks_is_refused(
-    through: Callable[..., Any], block: type[nn.Linear], problem: str, tmp_path: Path
+    through: Callable[..., Any], problem: str, tmp_path: Path
 ) -> None:
-    model = Odd(through, block)
+    model = Odd(through)
     weights = {name: p.data.clone() for name, p in model.named_parameters()}
     large = StreamedModel(model.to("meta"), weights, torch.device("cpu"), tmp_path)
     with pytest.raises(NsvdError, match=rf"Odd {problem}.*memory=resident"):
         nll(large)
 
 
-def test_a_finished_streamed_cell_tells_how_far_it_is(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_finished_streamed_cell_tells_how_far_it_is(settings: Settings, caplog: Log) -> None:
     told: dict[str, list[tuple[int, int]]] = {}
 
     class Telling(Observer):
@@ -555,14 +522,7 @@ def test_a_finished_streamed_cell_tells_how_far_it_is(
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_peak_memory_is_of_one_block_not_of_all() -> None:
     """By the benchmark's own measurement, in a fresh process."""
-    place = Path(__file__).resolve().parent.parent / "benchmarks" / "streamed.py"
-    specification = importlib.util.spec_from_file_location("benchmarks_streamed", place)
-    assert specification is not None
-    assert specification.loader is not None
-    benchmark = importlib.util.module_from_spec(specification)
-    sys.modules["benchmarks_streamed"] = benchmark
-    specification.loader.exec_module(benchmark)
-    shape = benchmark.Shape(hidden=512, blocks=9, vocabulary=512)
+    shape = streamed.Shape(hidden=512, blocks=9, vocabulary=512)
     all_blocks = shape.blocks * (shape.block_bytes + shape.statistics_bytes) / shape.unit
     assert all_blocks > 6
-    assert benchmark.measure(shape)["streamed"] < 2
+    assert streamed.measure(shape)["streamed"] < 2

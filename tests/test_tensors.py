@@ -70,6 +70,39 @@ def test_a_damaged_file_is_said_to_be_damaged(damage: str, tmp_path: Path) -> No
         load_tensors(path)
 
 
+def test_any_flipped_bit_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """In the header, where a bit of white space is no change, and in the data."""
+    path = tmp_path / "file"
+    save_tensors(path, TENSORS, ABOUT)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    bits = [*range(0, 8 * start, 5), *range(8 * start, 8 * len(content), 301)]
+    assert len(bits) > 700
+    found = 0
+    for bit in bits:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            tensors, about = load_tensors(path)
+        except DamagedError:
+            found += 1
+        else:
+            assert bit < 8 * start
+            assert about == ABOUT
+            assert all(same(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert found > 0.97 * len(bits)
+
+
+def test_a_file_of_something_else_is_said_to_be_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_tensors(path, TENSORS, ABOUT)
+    assert load_tensors(path, {"seen": 3})[1] == ABOUT
+    for of in ({"seen": 4}, {"seen": 3, "layer": "q"}):
+        with pytest.raises(DamagedError, match=str(path)):
+            load_tensors(path, of)
+
+
 def test_a_file_that_is_not_there_counts_as_damaged(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="is missing"):
         load_tensors(tmp_path / "file")
@@ -86,7 +119,7 @@ def calibration() -> Calibration:
 
 
 def written(path: Path) -> StatisticsFolder:
-    folder = StatisticsFolder(path)
+    folder = StatisticsFolder(path, "c")
     folder.save(calibration())
     return folder
 
@@ -146,7 +179,7 @@ INDEX_DAMAGE: dict[str, Callable[[Path], object]] = {
     ),
     "a file is cut off": lambda folder: (folder / "o.safetensors").write_bytes(b"x"),
     "another file in its place": lambda folder: save_tensors(
-        folder / "o.safetensors", {"U": torch.eye(2)}, {"input": "o", "tokens": 3}
+        folder / "o.safetensors", {"U": torch.eye(2)}, {"key": "c", "layer": "o", "tokens": 3}
     ),
     "who reads what": lambda folder: edit_index(folder / "index.json", '"k": "q"', '"k": "o"'),
     "the record": lambda folder: edit_index(folder / "index.json", "7", "8"),
@@ -160,6 +193,23 @@ def test_damaged_statistics_are_said_to_be_damaged(damage: str, tmp_path: Path) 
     folder = written(tmp_path / "s")
     INDEX_DAMAGE[damage](folder.path)
     with pytest.raises(DamagedError):
+        folder.load()
+
+
+def test_statistics_of_another_calibration_or_of_other_layers_are_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "s")
+    with pytest.raises(DamagedError, match="of another calibration"):
+        StatisticsFolder(folder.path, "d").load()
+    assert folder.load(widths=dict.fromkeys(READS, 6)).reads == READS
+    for widths in ({"q": 7}, {"v": 6}):
+        with pytest.raises(DamagedError, match="has no statistics of"):
+            folder.load(widths=widths)
+    for name in "qo":  # another calibration's file of the same input
+        (tmp_path / "t" / f"{name}.safetensors").unlink(missing_ok=True)
+    other = StatisticsFolder(tmp_path / "t", "d")
+    other.save(calibration())
+    (other.path / "q.safetensors").replace(folder.path / "q.safetensors")
+    with pytest.raises(DamagedError, match=r"q\.safetensors: is of"):
         folder.load()
 
 

@@ -85,8 +85,9 @@ def track(*arguments: str, mode: str = "offline") -> int:
 
 def test_a_run_file_holds_all_that_is_known_of_its_cell(settings: Settings) -> None:
     arguments = [*settings(), "ratio=0.4", "k1=0.7"]
-    assert track(*arguments, "method=asvd_i,nsvd_i", "tracking.group=mine") == 0
-    parent, run = map(Segment, folders(arguments))
+    given = ["method=dense,asvd_i,nsvd_i", "tracking.group=mine", "tracking.progress=true"]
+    assert track(*arguments, *given) == 0
+    dense_run, parent, run = map(Segment, folders(arguments))
     result, reference = stored(arguments, "nsvd_i"), stored(arguments, "asvd_i")
     summary, config = run.summary, run.config
 
@@ -106,7 +107,14 @@ def test_a_run_file_holds_all_that_is_known_of_its_cell(settings: Settings) -> N
     assert len(ours) == 3
     assert {n: summary[f"perplexity/{n}"] for n in ours} == ours
     assert {n: run.history(f"perplexity/{n}")[0] for n in ours} == ours
-    assert summary["average_improvement"] == average_improvement(ours, theirs, list(ours))
+    dense = {name: n["perplexity"] for name, n in stored(arguments, "dense")["datasets"].items()}
+    for of in (summary, {k: v for line in run.lines for k, v in line.items()}):
+        assert {n: of[f"times_dense/{n}"] for n in ours} == {n: ours[n] / dense[n] for n in ours}
+    assert {n: summary[f"dense_perplexity/{n}"] for n in ours} == dense
+    assert not [name for name in dense_run.summary if "dense" in name]
+    assert summary["average_improvement"] == average_improvement(
+        ours, theirs, list(ours), ["wikitext2"]
+    )
     for group in ("achieved_ratio", "seconds", "peak_memory"):
         known = {k: v for k, v in result[group].items() if v is not None}
         assert {name: summary[f"{group}/{name}"] for name in known} == known
@@ -130,7 +138,9 @@ def test_a_cell_that_is_there_has_no_run_and_a_wider_one_goes_on_with_its_own(
     assert track(*arguments, "dataset=[ptb,c4]") == 0
     first, second = map(Segment, folders(arguments))
     assert first.run.run_id == second.run.run_id
-    assert not second.history("progress/ptb")
+    assert second.history("perplexity/ptb")[:-1] == []  # in its summary alone
+    assert not [n for line in [*first.lines, *second.lines] for n in line if "progress" in n]
+    assert not [name for name in second.summary if "dense" in name]  # it is not stored
     perplexities = {name for name in second.summary if name.startswith("perplexity/")}
     assert perplexities == {"perplexity/ptb", "perplexity/c4"}
 
@@ -219,7 +229,7 @@ def test_what_a_method_does_not_have_is_no_tag_and_a_tag_is_never_too_long(
 
 def test_progress_is_a_point_each_second_and_the_last() -> None:
     recorder, now = Recorder(), 0.0
-    plan = plan_cell(compose())
+    plan = plan_cell(compose("tracking.progress=true"))
     tracker = CellTracker(plan, None, recorder, clock=lambda: now)  # type: ignore[arg-type]
     tracker.started()
     update = tracker.progress("ptb")
@@ -292,7 +302,7 @@ def test_online_a_cell_goes_on_with_its_run_by_its_id(
     after = server.history[run_id]
     assert {line: after[line] for line in before} == before
     names = {name for line in after.values() for name in line}
-    assert {"progress/ptb", "perplexity/ptb", "perplexity/c4", "layer/weight_loss"} <= names
+    assert {"perplexity/ptb", "perplexity/c4", "layer/weight_loss"} <= names
 
 
 def test_a_sync_puts_the_segments_of_an_offline_run_together(
@@ -440,7 +450,7 @@ def test_the_report_that_is_made_is_logged(tmp_path: Path, capsys: Capture) -> N
     (folder,) = (results / "wandb").glob("offline-run-*")
     read = Segment(folder)
     assert {name for line in read.lines for name in line if name.endswith("_type")} == {
-        *(f"tables/table{n}/_type" for n in (1, 3)),
+        *(f"tables/{name}/_type" for name in ("results", "table1", "table3")),
         "figures/ratio-tiny/_type",
     }
     (table,) = folder.rglob("*table1*.table.json")
@@ -460,8 +470,9 @@ def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None
     assert (model["entity"], model["project"]) == ("me", "nsvd_exp")
     held = model["spec"]["section"]["panelBankConfig"]["sections"]
     sections = {section["name"]: section["panels"] for section in held}
-    perplexity, k1, *others = sections
+    perplexity, times, k1, *others = sections
     assert (perplexity, k1) == ("Perplexity against ratio", "k1 sensitivity")
+    assert [p["config"]["metrics"] for p in sections[times]][:1] == [["times_dense/alpaca_eval"]]
     assert others == ["Layers", "Tables", "Figures"]
     curves = {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"}
     for section, x in ((perplexity, "ratio"), (k1, "k1")):

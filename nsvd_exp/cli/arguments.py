@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 
+import yaml  # type: ignore[import-untyped]
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from nsvd_exp.config.files import group_choices, method_files
@@ -32,8 +35,34 @@ LIST_SYNTAX = (
 )
 
 
-def normalise(argument: str) -> str:
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """The folders that `--config-dir` adds, in either way of writing it."""
+    found = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, value = argument.partition("=")
+        if option in ("--config-dir", "-cd"):
+            found.append(value if equals else following)
+    return found
+
+
+def refuse_undecodable(arguments: Sequence[str]) -> None:
+    """Refuse what is no text: Hydra keeps what was typed, in UTF-8.
+
+    Raises:
+        NsvdError: an argument is not UTF-8.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise NsvdError(f"{ascii(argument)[1:-1]} is not UTF-8") from None
+
+
+def normalise(argument: str, more: Sequence[str] = ()) -> str:
     """One argument as Hydra takes it: the aliases, and paths with `~`, variables or spaces.
+
+    Args:
+        more: folders like `conf/`.
 
     Raises:
         NsvdError: a list where one name belongs, or nothing where a name belongs.
@@ -46,11 +75,21 @@ def normalise(argument: str) -> str:
     if group in SINGLE_CHOICES and value.startswith("["):
         raise NsvdError(f"{name}={value}: expected one name (a grid is written -m {name}=a,b)")
     if group in (*SINGLE_CHOICES, "dataset") and value in ("", "null", "[]"):
-        choices = ", ".join(group_choices(group.partition("@")[0]))
+        choices = ", ".join(group_choices(group.partition("@")[0], more))
         raise NsvdError(f"{name}={value}: expected a name. Known: {choices}")
-    if name in PATH_SETTINGS and not value.startswith(("'", '"')) and "," not in value:
+    if name in PATH_SETTINGS and not value.startswith(("'", '"', "[")) and "," not in value:
         value = _quoted_path(value)
     return f"{prefix}{group}={value}"
+
+
+def with_one_data_dir(arguments: Sequence[str]) -> list[str]:
+    """The arguments; `data_dir` that is given several times is a list of folders."""
+    given = [a.partition("=")[2] for a in arguments if a.startswith("data_dir=")]
+    if len(given) < 2:
+        return list(arguments)
+    folders = ",".join(v.strip("[]") if v.startswith("[") else _quoted_path(v) for v in given)
+    others = [a for a in arguments if not a.startswith("data_dir=")]
+    return [*others, f"data_dir=[{folders}]"]
 
 
 def _quoted_path(value: str) -> str:
@@ -62,12 +101,20 @@ def _quoted_path(value: str) -> str:
     return f'"{escaped}"'
 
 
-def explain(error: Exception) -> str:
-    """What went wrong and the way out; Hydra's own wording where that says both."""
+def explain(error: Exception, more: Sequence[str] = ()) -> str:
+    """What went wrong and the way out; Hydra's own wording where that says both.
+
+    Args:
+        more: folders like `conf/`, whose files are known too.
+    """
     text = str(error)
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.name}, line {mark.line + 1}" if mark else "a configuration file"
+        return f"{place} is not YAML: {error.problem or error.context}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return str(unknown_name(group, name, group_choices(group)))
+        return str(unknown_name(group, name, group_choices(group, more)))
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
         fields = {f"method.{field}" for file in method_files().values() for field in file}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -56,18 +57,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(cache: Cache) -> None:
-    entries = cache.entries()
-    table = Table(title=f"{cache.folder}: {_size(sum(entry.bytes for entry in entries))}")
+    entries, temporaries = cache.entries(), cache.temporaries()
+    total = sum(entry.bytes for entry in entries) + sum(one.bytes for one in temporaries)
+    table = Table(title=f"{cache.folder}: {_size(total)}")
     for heading in ("kind", "model", "of", "size", "last used", "in use by"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for entry in entries:
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-        table.add_row(entry.kind, *_about(entry), _size(entry.bytes), used, _users(entry))
+        size, used = _size(entry.bytes), _time(entry.used)
+        table.add_row(entry.kind, *_about(entry), size, used, _users(entry))
+    for temporary in temporaries:
+        size, used = _size(temporary.bytes), _time(temporary.used)
+        user = "nobody: goes with the next run" if temporary.is_dead else "a living process"
+        path = str(temporary.path.relative_to(cache.folder))
+        table.add_row("temporary", "", path, size, used, user)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _clear(cache: Cache, options: argparse.Namespace) -> None:
-    gone, kept = cache.remove(_wanted(options))
+    wanted = _wanted(options)
+    cache.tidy()
+    gone, kept = cache.remove(wanted)
     for entry in kept:
         print(f"in use by {_users(entry)}, stays: {entry.kind}, {', '.join(_about(entry))}")
     size = _size(sum(entry.bytes for entry in gone))
@@ -83,6 +92,9 @@ def _wanted(options: argparse.Namespace) -> Callable[[Entry], bool]:
     narrowed = [options.kind, options.model, options.older_than] != [None] * 3
     if options.all == narrowed:
         raise NsvdError("clear takes either --all, or any of --kind, --model, --older-than")
+    days = options.older_than
+    if days is not None and not 0 <= days < math.inf:
+        raise NsvdError(f"--older-than={days:g}: expected a number of days >= 0")
     since = time.time() - (options.older_than or 0.0) * 86400
 
     def wanted(entry: Entry) -> bool:
@@ -105,6 +117,10 @@ def _about(entry: Entry) -> tuple[str, str]:
 
 def _users(entry: Entry) -> str:
     return ", ".join(entry.users)
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _size(size: int) -> str:

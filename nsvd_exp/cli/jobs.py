@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,7 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nsvd_exp.cli import terminal
-from nsvd_exp.cli.outcome import Outcome, outcome
+from nsvd_exp.cli.outcome import BUSY, Outcome, outcome
+from nsvd_exp.cli.turns import Turn
 from nsvd_exp.config.files import register
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
@@ -66,18 +68,26 @@ class Jobs:
             self._session = Session()
         return self._session
 
-    def __call__(self, composed: DictConfig) -> Outcome | None:
-        """Do a job; what became of it, if it is one of a grid."""
+    def __call__(self, composed: DictConfig, turn: Turn | None = None) -> Outcome | None:
+        """Do a job; what became of it, if it is one of a grid.
+
+        Args:
+            turn: the job's place in its grid, where that is known.
+        """
         register()  # a launcher's worker starts from nothing
         config = typed_config(composed)
         is_similarity = config.measure == "similarity"
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                became = (self._similarity_outcome if is_similarity else self._cell_outcome)(config)
-                log.info("%s: %s", " ".join(filter(None, became.label)), became.state)
+                do = self._similarity_outcome if is_similarity else self._cell_outcome
+                became = do(config, turn)
+                log.info("%s: %s", _title(config), became.state)
                 return became
             (self._show_similarity if is_similarity else self._show_cell)(config)
             return None
+        except BusyError:
+            log.info("%s: another process is at it, so it comes later", _title(config))
+            return outcome(BUSY, config)
         except Exception as error:
             if not isinstance(error, NsvdError):
                 log.exception("this is a bug in nsvd_exp, or in what it was extended with")
@@ -86,14 +96,18 @@ class Jobs:
             terminal.show_error(error)
             sys.exit(1)
 
-    def cell(self, config: Config, is_companion: bool = False) -> tuple[CellPlan, Result, bool]:
+    def cell(
+        self, config: Config, turn: Turn | None = None, is_companion: bool = False
+    ) -> tuple[CellPlan, Result, bool]:
         """Do a cell unless it is done: its plan, its result, and whether it was done already.
 
         Args:
+            turn: its place in a grid.
             is_companion: whether it is only there for another one to be compared with.
 
         Raises:
             NsvdError: model or dataset cannot be found; nothing is stored then.
+            BusyError: another process is at it, and this turn is not to wait.
         """
         plan = plan_cell(config)
         tracker = self._tracker(plan, is_companion)
@@ -101,17 +115,19 @@ class Jobs:
         if result is not None and plan.is_done(result):
             tracker.skipped(result)
             return plan, result, True
-        # The first import of torch and transformers takes seconds: only for a cell to be done.
-        from nsvd_exp.experiment.run import run_cell
+        with _bars(config, turn) as bars:
+            # The first import of torch and transformers takes seconds: only for a cell to be done.
+            from nsvd_exp.experiment.run import run_cell
 
-        title = " ".join(filter(None, label_of(config)))
-        with (
-            ProgressBars.showing(title) as bars,
-            closing(Observers(bars, tracker)) as observer,
-        ):
-            return plan, run_cell(plan, self.session, observer), False
+            work = _Work()
+            on_wait = log.warning if turn is None or turn.waits else _leave
+            with closing(Observers(bars, tracker, work)) as observer:
+                result = run_cell(plan, self.session, observer, on_wait)
+        return plan, result, not work.is_begun
 
-    def similarities(self, config: Config) -> tuple[SimilarityPlan, list[Result], bool]:
+    def similarities(
+        self, config: Config, turn: Turn | None = None
+    ) -> tuple[SimilarityPlan, list[Result], bool]:
         """Make the similarity records that are not done: plan, records, whether all were done.
 
         Raises:
@@ -122,10 +138,12 @@ class Jobs:
         done = [result for result in stored if result is not None and plan.is_done(result)]
         if len(done) == len(plan.files):
             return plan, done, True
-        from nsvd_exp.experiment.run_similarity import run_similarities
+        with _bars(config, turn) as bars:
+            from nsvd_exp.experiment.run_similarity import run_similarities
 
-        with ProgressBars.showing(" ".join(label_of(config))) as bars:
-            return plan, run_similarities(plan, self.session, bars), False
+            work = _Work()
+            records = run_similarities(plan, self.session, Observers(bars, work))
+        return plan, records, not work.is_begun
 
     def _tracker(self, plan: CellPlan, is_companion: bool) -> Observer:
         """Who follows this cell for Weights & Biases: nobody, unless `tracking.mode` says so."""
@@ -138,8 +156,8 @@ class Jobs:
         preset = HydraConfig.get().runtime.choices.get("experiment")
         return CellTracker(plan, preset, self.wandb)
 
-    def _cell_outcome(self, config: Config) -> Outcome:
-        plan, result, was_done = self.cell(config)
+    def _cell_outcome(self, config: Config, turn: Turn | None) -> Outcome:
+        plan, result, was_done = self.cell(config, turn)
         if result["status"] == "failed" and not was_done:
             return outcome("failed", config, message=result["error"]["message"])
         values = {
@@ -148,8 +166,8 @@ class Jobs:
         }
         return outcome("skipped" if was_done else "done", config, values, key=plan.file.key)
 
-    def _similarity_outcome(self, config: Config) -> Outcome:
-        plan, records, was_done = self.similarities(config)
+    def _similarity_outcome(self, config: Config, turn: Turn | None) -> Outcome:
+        plan, records, was_done = self.similarities(config, turn)
         statistic = config.similarity.statistic
         values = {
             record["dataset"]["name"]: terminal.format_similarity(record, statistic)
@@ -185,7 +203,7 @@ class Jobs:
     def _cell_or_raise(
         self, config: Config, is_companion: bool = False
     ) -> tuple[CellPlan, Result, bool]:
-        plan, result, was_done = self.cell(config, is_companion)
+        plan, result, was_done = self.cell(config, is_companion=is_companion)
         if result["status"] == "failed" and not was_done:
             raise NsvdError(_problem(result["error"], plan.file))
         return plan, result, was_done
@@ -204,6 +222,38 @@ class Jobs:
             if not plan.is_done(record):
                 raise NsvdError(_problem(record["error"], file))
         print(f"{'already done' if was_done else 'done'}: {plan.files[0].folder.parent}")
+
+
+class BusyError(Exception):
+    """Another process is at the cell."""
+
+
+def _leave(holder: str) -> None:
+    raise BusyError(holder)
+
+
+class _Work(Observer):
+    """Notices whether anything is done, or all was there when this process had its turn."""
+
+    def __init__(self) -> None:
+        self.is_begun = False
+
+    def started(self) -> None:
+        self.is_begun = True
+
+
+@contextmanager
+def _bars(config: Config, turn: Turn | None) -> Iterator[ProgressBars]:
+    """Progress of a job, which begins with a line at once: what is imported takes seconds."""
+    title = ", ".join(filter(None, (str(turn or ""), _title(config))))
+    left = turn.countdown() if turn else str
+    log.info("%s", ", ".join(filter(None, (f"{title}: started", left()))))
+    with ProgressBars.showing(title, left) as bars:
+        yield bars
+
+
+def _title(config: Config) -> str:
+    return " ".join(filter(None, label_of(config)))
 
 
 def _problem(error: dict[str, str], file: ResultFile) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml  # type: ignore[import-untyped]
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
@@ -18,12 +18,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nsvd_exp import __version__
 from nsvd_exp.cli import terminal
-from nsvd_exp.cli.arguments import explain, normalise
+from nsvd_exp.cli.arguments import (
+    config_dirs,
+    explain,
+    normalise,
+    refuse_undecodable,
+    with_one_data_dir,
+)
 from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.outcome import Outcome
 from nsvd_exp.config.files import conf_dir, expand_path, register
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.check import Checks, make_folder
 from nsvd_exp.experiment.resolve import choices_of
 
 
@@ -35,6 +42,7 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
         jobs: what does the jobs, with what it knows already; None: a new one.
     """
     register()
+    terminal.speak_ascii_where_needed(sys.stdout, sys.stderr)
     given = list(sys.argv[1:] if arguments is None else arguments)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR")
     # Hydra then hands its exceptions over, in place of printing them its own way.
@@ -43,17 +51,21 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
         if "--version" in given:
             print(f"nsvd_exp {__version__}", flush=True)
             return 0
+        refuse_undecodable(given)
+        refuse_without_folder()
+        more = config_dirs(given)
         # Options first: argparse takes them in front of the overrides or behind, not in between.
         given = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
-        sys.argv = ["nsvd_exp", *map(normalise, given)]
+        typed = [normalise(argument, more) for argument in with_one_data_dir(given)]
+        sys.argv = ["nsvd_exp", *typed]
         entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
         entry(jobs or Jobs())()
         sys.stdout.flush()
         return 0
-    except (NsvdError, HydraException, OmegaConfBaseException) as error:
+    except (NsvdError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         if wants_traceback == "1":
             raise
-        terminal.show_error(NsvdError(explain(error)))
+        terminal.show_error(NsvdError(explain(error, config_dirs(given))))
         return 2
     except BrokenPipeError:  # `| head` has seen enough
         terminal.discard_stdout()
@@ -66,57 +78,88 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
             del os.environ["HYDRA_FULL_ERROR"]
 
 
+def refuse_without_folder() -> None:
+    """Refuse to work where paths mean nothing.
+
+    Raises:
+        NsvdError: the working directory was removed.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise NsvdError(
+            "the folder that this was started in is gone: change to one that is there"
+        ) from None
+
+
 def check_composed(composed: DictConfig) -> Config:
     """Range-check a composed job, before any starts; its typed configuration.
 
     Raises:
-        NsvdError: a value is out of range, missing or unknown, or a folder cannot be written.
+        NsvdError: a value is out of range, missing or unknown.
     """
     task = copy.deepcopy(composed)
     with read_write(task), open_dict(task):
         del task["hydra"]
     config = typed_config(task)
     choices_of(config)
-    make_results_dir(config.results_dir)
     return config
 
 
-@functools.lru_cache
-def make_results_dir(folder: str) -> None:
-    """Make sure of the folder before Hydra writes to it.
+def check_jobs(configs: Sequence[Config], is_elsewhere: bool = False) -> None:
+    """Make sure, before any job starts, of all that can be known of each.
+
+    Args:
+        is_elsewhere: whether they are to run on other machines.
 
     Raises:
-        NsvdError: it cannot be made or written to.
+        NsvdError: every problem that was found, one line or more for each.
     """
-    path = Path(expand_path(folder))
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise NsvdError(f"results_dir={folder}: {path} cannot be written to; give another folder")
+    for folder in dict.fromkeys(config.results_dir for config in configs):
+        make_folder("results_dir", folder, Path(expand_path(folder)))
+    checks = Checks(terminal.say, is_elsewhere)
+    problems: dict[str, None] = {}
+    for config in configs:
+        try:
+            checks.check(config)
+        except NsvdError as error:
+            problems[str(error)] = None
+    if problems:
+        raise NsvdError("\n".join(problems))
 
 
 class CheckBeforeRun(Callback):
-    """Range-checks a plain run before Hydra makes its folder; `GridSweeper` does so for a grid."""
+    """Checks a plain run before Hydra makes its folder; `GridSweeper` does so for a grid."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with one message where a value is out of range, or a launcher has no grid."""
+        """Exit with one message where something is wrong, or a launcher has no grid."""
         try:
             launcher = config.hydra.runtime.choices["hydra/launcher"]
             if launcher != "here":
                 raise NsvdError(
                     f"hydra/launcher={launcher} runs grids: add -m (one cell is one too)"
                 )
-            check_composed(config)
+            check_jobs([check_composed(config)])
         except NsvdError as error:
             terminal.show_error(error)
             sys.exit(2)  # Hydra turns any Exception of a callback into a warning
 
 
 def conclude(outcomes: list[Outcome]) -> int:
-    """Show what became of a grid, make its report; the exit status is 1 if a job failed."""
+    """Show what became of a grid, make its report; the exit status is 1 if a job failed.
+
+    Where every job failed, without a number, there is nothing to show but why.
+    """
+    failures = terminal.failure_lines(outcomes)
+    if any(outcome.values or outcome.state != "failed" for outcome in outcomes):
+        _show_grid(outcomes)
+    for line in failures:
+        terminal.stderr().print(f"failed: {line}", style="red", markup=False, soft_wrap=True)
+    return 1 if failures else 0
+
+
+def _show_grid(outcomes: list[Outcome]) -> None:
+    """Its tables and its report."""
     for measure in dict.fromkeys(outcome.measure for outcome in outcomes):
         terminal.show(terminal.grid_table([o for o in outcomes if o.measure == measure]))
     for results_dir in dict.fromkeys(o.reported_in for o in outcomes if o.reported_in):
@@ -125,7 +168,3 @@ def conclude(outcomes: list[Outcome]) -> int:
         reported = [o for o in outcomes if o.reported_in == results_dir]
         keys = {o.key for o in reported if o.key}
         report_grid(results_dir, keys, is_changed=any(o.state == "done" for o in reported))
-    failures = terminal.failure_lines(outcomes)
-    for line in failures:
-        terminal.stderr().print(f"failed: {line}", style="red", markup=False, soft_wrap=True)
-    return 1 if failures else 0

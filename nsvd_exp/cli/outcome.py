@@ -9,13 +9,16 @@ from hydra.core.hydra_config import HydraConfig
 from nsvd_exp.config.schema import Config
 from nsvd_exp.experiment.wording import label_of
 
+BUSY = "busy"
+
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one job of a grid.
 
     Attributes:
-        state: `done`, `skipped` (it was in the store already) or `failed`.
+        state: `done`, `skipped` (it was in the store already) or `failed`; `BUSY` where another
+            process is at it, and the job comes again later.
         measure: `perplexity` or `similarity`.
         label: what the columns of its measure say.
         overrides: what the job was told, `name=value`.

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -21,10 +22,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from nsvd_exp.cli.compose import Composer, Job
+from nsvd_exp.cli.terminal import stderr
+from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
-
-Job = tuple[str, ...]
-"""What one job is told, `name=value` each."""
 
 
 class GridSweeper(Sweeper):
@@ -55,24 +56,27 @@ class GridSweeper(Sweeper):
         """Run the grid, show what became of it, and exit with 1 if a job failed.
 
         Raises:
-            NsvdError: a job has a value that is out of range or unknown; nothing was started.
+            NsvdError: what can be known of a job is wrong; nothing was started.
         """
-        from nsvd_exp.cli.main import check_composed, conclude
+        from nsvd_exp.cli.main import check_composed, check_jobs, conclude
         from nsvd_exp.experiment.order import grid_order
 
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         jobs = self._jobs(arguments, loader)
-        composed = [loader.load_sweep_config(self.config, list(job)) for job in jobs]
-        order = grid_order([check_composed(config) for config in composed])
+        if len(jobs) > 1:
+            stderr().print(f"{len(jobs)} jobs: all are checked before the first one starts")
+        composer = Composer(loader, self.config)
+        composed = [composer.compose(job) for job in jobs]
+        checked = [check_composed(config) for config in composed]
+        check_jobs(checked, self._is_elsewhere())
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         returns: dict[int, JobReturn] = {}
-        for batch in self._batches(order):
-            overrides, configs = [jobs[i] for i in batch], [composed[i] for i in batch]
-            launched = self._launch(overrides, configs, first=len(returns))
+        for batch in self._batches(grid_order(checked)):
+            launched = self._launch(jobs, composed, checked, batch, first=len(returns))
             returns |= dict(zip(batch, launched, strict=True))
         in_typed_order = [returns[index] for index in range(len(jobs))]
         code = conclude([returned.return_value for returned in in_typed_order])
@@ -102,11 +106,26 @@ class GridSweeper(Sweeper):
         for start in range(0, len(order), size):
             yield list(order[start : start + size])
 
-    def _launch(
-        self, jobs: Sequence[Job], composed: Sequence[DictConfig], first: int
-    ) -> Sequence[JobReturn]:
+    def _is_elsewhere(self) -> bool:
+        """Whether the jobs run on other machines, as those of a launcher unknown here may."""
         from nsvd_exp.cli.launchers.base import GridLauncher
 
         if isinstance(self.launcher, GridLauncher):
-            return self.launcher.launch_composed(composed, first)
-        return self.launcher.launch([list(job) for job in jobs], initial_job_idx=first)
+            return self.launcher.is_elsewhere
+        return not isinstance(self.launcher, BasicLauncher)
+
+    def _launch(
+        self,
+        jobs: Sequence[Job],
+        composed: Sequence[DictConfig],
+        checked: Sequence[Config],
+        batch: Sequence[int],
+        first: int,
+    ) -> Sequence[JobReturn]:
+        """Launch the jobs with the indices of the batch; the first one gets the number `first`."""
+        from nsvd_exp.cli.launchers.base import GridLauncher
+
+        if not isinstance(self.launcher, GridLauncher):
+            return self.launcher.launch([list(jobs[index]) for index in batch], first)
+        configs, settings = [composed[i] for i in batch], [checked[i] for i in batch]
+        return self.launcher.launch_composed(configs, settings, first, total=len(jobs))

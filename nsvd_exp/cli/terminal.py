@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
+from nsvd_exp.cli.fitting import Column, Form, Forms, fitting, in_blocks, table_of
 from nsvd_exp.cli.outcome import Outcome
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS, Config
 from nsvd_exp.experiment.record import spread
 from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.storage.results import Result
-
-WIDTH_WITHOUT_LIMIT = 1000
 
 # Of a grid's table, by what was measured: its title, and the columns that name a job.
 TITLES = {
@@ -29,6 +29,7 @@ COLUMNS = {
     "perplexity": ("model", "method", "ratio", "k1"),
     "similarity": ("model", "measure"),
 }
+NAMES = ("method", "measure")
 
 SHOWN_BY_COLUMNS = (
     *("model", "method", "ratio", "k1", "dataset", "experiment"),
@@ -50,16 +51,45 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def show(table: Table) -> None:
-    """Print a table to stdout at the width it needs: a number cut short would be another number."""
-    unlimited = Console(width=WIDTH_WITHOUT_LIMIT)
-    needed = Measurement.get(unlimited, unlimited.options, table).maximum
-    _Stdout(width=max(Console().width, needed), highlight=False).print(table)
+def show(forms: Forms) -> None:
+    """Print a table to stdout in the form that fits the terminal, or 80 characters without one."""
+    width = Console().width
+    form = fitting(forms, width)
+    console = _Stdout(width=max(width, form.width), highlight=False)
+    console.print(Text(form.title, style="italic"))
+    for table in form.tables:
+        console.print()
+        console.print(table)
+    console.print()
 
 
 def stderr() -> Console:
     """Where progress and messages go."""
     return Console(stderr=True, highlight=False)
+
+
+# What stands for characters of tables and messages where the terminal has ASCII alone.
+IN_ASCII = {"–": "-", "±": "+-", "−": "-", "…": "...", "×": "x", "ᵀ": "^T", "Σ": "sum"}
+
+
+def speak_ascii_where_needed(*streams: TextIO) -> None:
+    """Let streams that are not UTF-8 write what they have no character for in ASCII."""
+    codecs.register_error("nsvd_ascii", _in_ascii)
+    for stream in streams:
+        encoding = (stream.encoding or "").lower().replace("-", "")
+        if isinstance(stream, io.TextIOWrapper) and not encoding.startswith("utf"):
+            stream.reconfigure(errors="nsvd_ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(IN_ASCII.get(character, "?") for character in lacking), error.end
+
+
+def say(message: str) -> None:
+    """One line on stderr that is no error."""
+    stderr().print(message, markup=False, soft_wrap=True)
 
 
 def show_error(error: Exception) -> None:
@@ -75,56 +105,131 @@ def format_similarity(record: Result, statistic: str) -> str:
 
 def cell_table(
     config: Config, numbers: Mapping[str, Result], dense: Mapping[str, Result] | None
-) -> Table:
+) -> Forms:
     """The perplexities of one cell, one row for each dataset, beside the dense model's if given."""
     model, method, ratio, k1 = label_of(config)
     settings = [f"ratio {ratio}" if ratio else "", f"k1 {k1}" if k1 else ""]
-    table = Table(title=f"Perplexity of {model}", title_justify="left")
-    table.add_column("dataset")
+    heading = "\n".join(filter(None, (method, *settings)))
+    values = {name: number["perplexity"] for name, number in numbers.items()}
+    columns = [
+        Column("dataset", [config.dataset[name].title for name in numbers]),
+        _numbers(heading, map(format_perplexity, values.values()), style="bold"),
+    ]
     if dense is not None:
-        table.add_column("dense", justify="right")
-    table.add_column(" ".join(filter(None, (method, *settings))), justify="right", style="bold")
-    if dense is not None:
-        table.add_column("times dense", justify="right")
-    table.add_column("windows x tokens", justify="right", style="dim")
-    for name, number in numbers.items():
-        value = number["perplexity"]
-        cells = [format_perplexity(value)]
-        if dense is not None:
-            base = dense[name]["perplexity"]
-            cells = [format_perplexity(base), *cells, f"{value / base:.2f}"]
-        extent = f"{number['windows']} x {number['length']}"
-        table.add_row(config.dataset[name].title, *cells, extent)
-    return table
+        base = {name: dense[name]["perplexity"] for name in numbers}
+        columns.insert(1, _numbers("dense", map(format_perplexity, base.values())))
+        times = [format_perplexity(values[name] / base[name]) for name in numbers]
+        columns.append(_numbers("times\ndense", times))
+    extents = (f"{number['windows']} x {number['length']}" for number in numbers.values())
+    extent = _numbers("windows\nx tokens", extents, style="dim")
+    return _with_or_without(f"Perplexity of {model}", columns, [extent])
 
 
-def similarity_table(config: Config, records: list[Result]) -> Table:
+def similarity_table(config: Config, records: list[Result]) -> Forms:
     """Similarities over the layers, one row for each dataset; the statistic asked for is first."""
     asked = config.similarity.statistic
-    names = sorted(SIMILARITY_STATISTICS, key=lambda name: name != asked)
+    datasets = [record["dataset"] for record in records]
+    columns = [Column("dataset", [dataset["title"] for dataset in datasets])]
+    for name in sorted(SIMILARITY_STATISTICS, key=lambda name: name != asked):
+        texts = (format_similarity(record, name) for record in records)
+        columns.append(_numbers(name, texts, style="bold" if name == asked else ""))
+    layers = _numbers("layers", (_layers(record, asked) for record in records), style="dim")
+    extents = (f"{dataset['windows']} x {dataset['length']}" for dataset in datasets)
+    extent = _numbers("windows\nx tokens", extents, style="dim")
     title = f"Similarity of {config.model.title}'s activations to {_calibration(records)}"
-    table = Table(title=title, caption="mean ± std over layers")
-    table.title_justify = table.caption_justify = "left"
-    table.add_column("dataset")
-    for name in names:
-        table.add_column(name, justify="right", style="bold" if name == asked else "")
-    for heading in ("layers", "windows x tokens"):
-        table.add_column(heading, justify="right", style="dim")
-    for record in records:
-        dataset, total = record["dataset"], len(record["layers"])
-        over_layers = spread(record["layers"], asked)
-        known = over_layers.layers if over_layers else 0
-        table.add_row(
-            dataset["title"],
-            *(format_similarity(record, name) for name in names),
-            f"{total}" if known == total else f"{known} of {total}",
-            f"{dataset['windows']} x {dataset['length']}",
-        )
-    return table
+    return _with_or_without(
+        f"{title}, mean ± std over layers", columns[:2], [layers, extent], columns[2:]
+    )
+
+
+def _numbers(heading: str, texts: Iterable[str], style: str = "") -> Column:
+    shown = list(texts)
+    return Column(heading, shown, is_number=True, styles=[style] * len(shown))
+
+
+def _with_or_without(
+    title: str, columns: list[Column], details: list[Column], others: Sequence[Column] = ()
+) -> Forms:
+    """Columns with details and others beside them, which go one by one, from the right."""
+
+    def forms(_: int) -> Iterator[Form]:
+        yield Form(title, [table_of([*columns, *others, *details])])
+        extra = [*others, *details]
+        for count in range(len(extra), -1, -1):
+            yield Form(title, [table_of([*columns, *extra[:count]], is_tight=True)])
+
+    return forms
+
+
+def _layers(record: Result, statistic: str) -> str:
+    """How many layers there are; and of how many the statistic is known, if not of all."""
+    total, over_layers = len(record["layers"]), spread(record["layers"], statistic)
+    known = over_layers.layers if over_layers else 0
+    return f"{total}" if known == total else f"{known} of {total}"
 
 
 def _calibration(records: list[Result]) -> str:
     return str(records[0]["calibration"]["title"])
+
+
+def grid_table(outcomes: list[Outcome]) -> Forms:
+    """What became of the jobs of one measure, and their values: one row for each job.
+
+    In a narrow terminal, what all jobs have in common goes to the title, the sets become the rows,
+    or the sets are spread over several tables.
+    """
+    measure = outcomes[0].measure
+    title, tally = TITLES[measure], _tally(outcomes)
+    state = Column(
+        "state", [o.state for o in outcomes], styles=[STATE_STYLES[o.state] for o in outcomes]
+    )
+    labels = _labels(outcomes, measure)
+    names = list(dict.fromkeys(name for o in outcomes for name in o.values))
+    headings = {name: name.replace("_", "\n") for name in names}
+    numbers = [
+        _numbers(headings[name], (o.values.get(name, "–") for o in outcomes)) for name in names
+    ]
+    # The method, or else the measure, stays: a row needs a name.
+    common = {c.heading: text for c in labels if c.heading not in NAMES and (text := _common(c))}
+    narrow = [c for c in labels if c.heading not in common and any(c.texts)]
+    title_of_narrow = ", ".join([title, *(f"{name} {text}" for name, text in common.items())])
+
+    def forms(width: int) -> Iterator[Form]:
+        yield Form(f"{title} ({tally})", [table_of([state, *labels, *numbers])])
+        narrow_title = f"{title_of_narrow} ({tally})"
+        if len(outcomes) > 1:
+            yield Form(narrow_title, [table_of([*narrow, *numbers])])
+            yield Form(narrow_title, [table_of([*narrow, *numbers], is_tight=True)])
+        if names:
+            yield Form(narrow_title, [_transposed(narrow, names, outcomes)])
+        yield Form(narrow_title, in_blocks(narrow, numbers, width))
+
+    return forms
+
+
+def _labels(outcomes: list[Outcome], measure: str) -> list[Column]:
+    """The columns that name a job."""
+    columns = [
+        Column(heading, [o.label[i] for o in outcomes], is_number=heading in ("ratio", "k1"))
+        for i, heading in enumerate(COLUMNS[measure])
+    ]
+    others = other_settings(outcomes)
+    return [*columns, Column("also", others)] if any(others) else columns
+
+
+def _common(column: Column) -> str | None:
+    """The one text in a column, apart from jobs which have no such setting."""
+    texts = set(filter(None, column.texts))
+    return texts.pop() if len(texts) == 1 and column.heading != "also" else None
+
+
+def _transposed(labels: list[Column], names: list[str], outcomes: list[Outcome]) -> Table:
+    """One row for each set, and one column for each job."""
+    columns = [Column("dataset", names)]
+    for index, outcome in enumerate(outcomes):
+        heading = "\n".join(c.texts[index] for c in labels)
+        columns.append(_numbers(heading, (outcome.values.get(name, "–") for name in names)))
+    return table_of(columns, is_tight=True)
 
 
 def other_settings(outcomes: list[Outcome]) -> list[str]:
@@ -140,35 +245,13 @@ def other_settings(outcomes: list[Outcome]) -> list[str]:
     ]
 
 
-def grid_table(outcomes: list[Outcome]) -> Table:
-    """One row a job of one measure: what became of it, and its values."""
-    measure = outcomes[0].measure
-    names = list(dict.fromkeys(name for o in outcomes for name in o.values))
-    title = f"{TITLES[measure]} ({_tally(outcomes)})"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("state")
-    for heading in COLUMNS[measure]:
-        table.add_column(heading, justify="right" if heading in ("ratio", "k1") else "left")
-    others = other_settings(outcomes)
-    if any(others):
-        table.add_column("also")
-    for name in names:
-        table.add_column(name.replace("_", "\n"), justify="right")
-    for outcome, other in zip(outcomes, others, strict=True):
-        values = [outcome.values.get(name, "–") for name in names]
-        style = STATE_STYLES[outcome.state]
-        texts = [*outcome.label, other] if any(others) else outcome.label
-        table.add_row(f"[{style}]{outcome.state}[/]", *map(escape, texts), *values)
-    return table
-
-
 def _tally(outcomes: list[Outcome]) -> str:
     counts = {state: sum(o.state == state for o in outcomes) for state in STATE_STYLES}
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
 def failure_lines(outcomes: list[Outcome]) -> list[str]:
-    """One line a failed job: which, and why."""
+    """One line for each failed job: which, and why."""
     return [
         f"{' '.join(part for part in o.label if part)}: {o.message}"
         for o in outcomes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,11 @@ def expand_path(path: str) -> str:
 
 
 def model_title(name: str) -> str:
-    return Path(name).name
+    """The end of a hub name or folder; of a snapshot in the hub cache, that of its repository."""
+    path = Path(name)
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        return path.parents[1].name.rpartition("--")[2]
+    return path.name
 
 
 def register() -> None:
@@ -71,9 +76,10 @@ def register() -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def group_choices(group: str) -> list[str]:
-    """The files of one folder of `conf/`."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+def group_choices(group: str, more: Sequence[str] = ()) -> list[str]:
+    """The files of one folder of `conf/`, and of the same one in other folders like it."""
+    folders = [conf_dir(), *(Path(expand_path(folder)) for folder in more)]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 @functools.cache

@@ -20,10 +20,12 @@ from nsvd_exp.errors import NsvdError, unknown_name
 DTYPES = ("float32", "bfloat16", "float16")
 SOLVERS = ("basis", "paper")
 SAMPLERS = ("svdllm", "tokens")
+BOS = ("first", "window")
 TRACKING_MODES = ("disabled", "offline", "online")
 KEEPS = ("none", "statistics", "bases")
 MEASURES = ("perplexity", "similarity")
 MEMORY = ("auto", "resident", "streamed")
+LONGEST_TITLE = 100  # characters
 SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
 
 
@@ -35,6 +37,13 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise unknown_name(name, value, known)
+
+
+def shown(text: str) -> str:
+    """A title as it can be shown anywhere: in one line, without control characters or halves of
+    characters, and of a length that fits a table."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return plain if len(plain) <= LONGEST_TITLE else f"{plain[: LONGEST_TITLE - 1]}…"
 
 
 def _require_batch(name: str, value: Any) -> None:
@@ -52,6 +61,8 @@ class ModelConfig:
         revision: branch, tag or commit; resolved to a commit before anything is keyed by it.
         max_length: positions the model takes, in tokens; null: as its config.json says.
         skip: patterns (fnmatch) of Linear names that stay dense, e.g. `model.layers.0.*`.
+        strict: refuse a model with matrices outside of any Linear, such as fused experts, which
+            stay dense otherwise.
         tokenizer: options for its tokenizer where the files that come with it are wrong, as
             `AutoTokenizer.from_pretrained` takes them; part of the key.
         safetensors_only: refuse pickled weights (`pytorch_model.bin`).
@@ -63,11 +74,13 @@ class ModelConfig:
     revision: str = "main"
     max_length: int | None = None
     skip: list[str] = field(default_factory=list)
+    strict: bool = False
     tokenizer: dict[str, Any] = field(default_factory=dict)
     safetensors_only: bool = True
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        self.title = shown(self.title)
         if self.max_length is not None:
             _require(self.max_length > 1, "model.max_length", self.max_length, "more than 1 token")
 
@@ -79,7 +92,7 @@ class DatasetConfig:
     Attributes:
         name: name of the local folder and of the result.
         title: name in tables.
-        hub: dataset id on the Hugging Face hub.
+        hub: dataset id on the Hugging Face hub; null: it exists in `data_dir` alone.
         config: the hub dataset's configuration (subset), if it has several.
         revision: branch, tag or commit of the hub dataset.
         files: data files inside the hub repository, by split; empty: the dataset's own splits.
@@ -93,7 +106,7 @@ class DatasetConfig:
 
     name: str = MISSING
     title: str = MISSING
-    hub: str = MISSING
+    hub: str | None = None
     config: str | None = None
     revision: str = "main"
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -104,6 +117,7 @@ class DatasetConfig:
     split_special_tokens: bool = False
 
     def __post_init__(self) -> None:
+        self.title = shown(self.title)
         if self.rows is not None:
             _require(self.rows > 0, f"dataset.{self.name}.rows", self.rows, "a number > 0, or null")
 
@@ -156,12 +170,15 @@ class EvaluationConfig:
         length: tokens a window; null: the smaller of 2048 and what the model takes.
         batch: windows a forward pass, or `auto`.
         max_windows: at most this many windows of each dataset; null: all.
+        bos: where the tokenizer's BOS stands: `first`, where the tokenizer puts it, in the first
+            window of a text; or `window`, at the start of each window, before length - 1 tokens.
         dtype: arithmetic of the evaluation; null: the model's dtype.
     """
 
     length: int | None = None
     batch: Any = "auto"
     max_windows: int | None = None
+    bos: str = "first"
     dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -169,6 +186,7 @@ class EvaluationConfig:
             _require(self.length > 1, "evaluation.length", self.length, "more than 1 token")
         if self.max_windows is not None:
             _require(self.max_windows > 0, "evaluation.max_windows", self.max_windows, "> 0")
+        _require_one_of("evaluation.bos", self.bos, BOS)
         if self.dtype is not None:
             _require_one_of("evaluation.dtype", self.dtype, DTYPES)
         _require_batch("evaluation.batch", self.batch)
@@ -229,6 +247,7 @@ class TrackingConfig:
         entity: W&B user or team; null: the account's default.
         group: what the runs stand under; null: the preset's name, or else the model's.
         dir: the run files are in `wandb/` under this folder.
+        progress: whether a run has curves of how far each stage is.
     """
 
     mode: str = "disabled"
@@ -236,6 +255,7 @@ class TrackingConfig:
     entity: str | None = None
     group: str | None = None
     dir: str = "results"
+    progress: bool = False
 
     def __post_init__(self) -> None:
         _require_one_of("tracking.mode", self.mode, TRACKING_MODES)
@@ -260,6 +280,8 @@ class Config:
         solver: `basis` or `paper`.
         memory: `resident`, the whole model on its device; `streamed`, one decoder block at a time;
             `auto`, resident until memory runs out, then streamed.
+        data_dir: a folder of local text, or a list of them, which are looked through in this order
+            and, with the bundled model, before its own text.
         dataset: the evaluation sets, by name.
         report: whether a grid ends with the report (`results_dir/report`).
     """
@@ -279,7 +301,7 @@ class Config:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
-    data_dir: str | None = None
+    data_dir: Any = None
     results_dir: str = "results"
     cache_dir: str = "results/cache"
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -297,11 +319,17 @@ class Config:
         _require_one_of("memory", self.memory, MEMORY)
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
         _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
+        folders = self.data_dir if isinstance(self.data_dir, list) else [self.data_dir]
+        are_folders = bool(folders) and all(isinstance(f, str) and f for f in folders)
+        valid = self.data_dir is None or are_folders
+        _require(valid, "data_dir", self.data_dir, "a folder, or a list of folders")
         _require(bool(self.dataset), "dataset", "[]", "at least one dataset")
         name = str(self.method.get("name") or "")
         legible = re.fullmatch(r"[\w.+-]+", name) is not None  # folders are called by it
         _require(legible, "method.name", name, "letters, digits, _ . + -")
-        self.method.setdefault("title", self.method["name"])
+        self.method["title"] = shown(str(self.method.get("title") or name))
+        for place, folder in (("results_dir", self.results_dir), ("cache_dir", self.cache_dir)):
+            _require(bool(folder.strip()), place, folder, "a folder")
 
     @property
     def compresses(self) -> bool:

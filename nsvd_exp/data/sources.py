@@ -6,6 +6,11 @@ tags are resolved before anything is keyed by them.
 
 from __future__ import annotations
 
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +19,13 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import DatasetConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.hub import hub_commit
-from nsvd_exp.storage.keys import file_digest
+from nsvd_exp.storage.files import path_component
+from nsvd_exp.storage.keys import digest, file_digest
 
-LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
+LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt", ".csv", ".jsonl.gz", ".json.gz")
+# What `Dataset.save_to_disk` of the `datasets` library keeps beside its *.arrow files.
+SAVED = "state.json"
+MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -24,41 +33,59 @@ class DatasetSource:
     """The rows of one split at one exact state.
 
     Attributes:
-        path: the local file, or None for the hub.
-        commit: of the hub repository, or None for a local file.
+        files: the local files, in order; empty for the hub.
+        commit: of the hub repository, or None for local files.
         identity: what keys are made of; holds no path.
-        sought: for messages: the local place where the rows were looked for first.
+        absent: for messages: that the local place where the rows were looked for has none.
     """
 
-    path: Path | None
+    files: tuple[Path, ...]
     commit: str | None
     identity: dict[str, Any]
-    sought: str
+    absent: str
 
 
-def locate_dataset(dataset: DatasetConfig, split: str, data_dir: str | None) -> DatasetSource:
-    """The rows of `split`: the file under `data_dir`, else the hub repository.
+def locate_dataset(
+    dataset: DatasetConfig, split: str, data_dir: str | Sequence[str] | None
+) -> DatasetSource:
+    """The rows of `split`: in the first folder of `data_dir` that has them, else on the hub.
 
     Raises:
-        NsvdError: they are in neither place, or two local files claim to be them.
+        NsvdError: they are in no place, several local files claim to be them, or a folder of
+            `data_dir` is not there.
     """
-    sought = _local_place(dataset.name, split, data_dir)
-    path = _local_file(dataset.name, split, data_dir)
-    if path is not None:
-        digests = {"format": path.suffix, "sha256": file_digest(path)}
-        identity = {**_documents_identity(dataset), **digests}
-        return DatasetSource(path, None, identity, sought)
+    folders = [data_dir] if isinstance(data_dir, str) else list(data_dir or ())
+    for folder in folders:
+        if not Path(expand_path(folder)).is_dir():
+            raise NsvdError(f"data_dir={folder}: there is no folder {expand_path(folder)}")
+    absent = _absent(dataset.name, split, folders)
+    for folder in folders:
+        found = _local_files(dataset.name, split, folder)
+        if found is not None:
+            kind, files = found
+            content = {"format": kind, "sha256": files_digest(files)}
+            if kind != ".parquet" and any(map(_has_bom, files)):
+                content["bom"] = "left out"  # it was part of the text once
+            return DatasetSource(files, None, {**_documents_identity(dataset), **content}, absent)
+    if dataset.hub is None:
+        raise NsvdError(f"dataset {dataset.name}: {absent}, and its configuration names no hub")
     if split not in dataset.splits:
         known = ", ".join(dataset.splits) or "none"
         raise NsvdError(
             f"dataset {dataset.name} has no split '{split}' on the hub (known: {known}), and "
-            f"{sought} is not there"
+            f"{absent}"
         )
     try:
         commit = hub_commit(dataset.hub, dataset.revision, "dataset")
     except NsvdError as error:
-        raise NsvdError(f"dataset {dataset.name}: {sought} is not there, and {error}") from None
-    return DatasetSource(None, commit, hub_identity(dataset, split, commit), sought)
+        raise NsvdError(f"dataset {dataset.name}: {absent}, and {error}") from None
+    return DatasetSource((), commit, hub_identity(dataset, split, commit), absent)
+
+
+def files_digest(files: Sequence[Path]) -> str:
+    """SHA-256 of a file's bytes, or of those of several files, in their order."""
+    digests = [file_digest(file) for file in files]
+    return digests[0] if len(digests) == 1 else digest(digests)
 
 
 def _documents_identity(dataset: DatasetConfig) -> dict[str, Any]:
@@ -83,20 +110,80 @@ def hub_identity(dataset: DatasetConfig, split: str, commit: str) -> dict[str, A
     }
 
 
-def _local_place(name: str, split: str, data_dir: str | None) -> str:
-    folder = "data_dir (not set)" if data_dir is None else expand_path(data_dir)
-    return f"{folder}/{name}/{split}.jsonl (.json, .parquet, .txt)"
+def _absent(name: str, split: str, folders: Sequence[str]) -> str:
+    roots = [Path(expand_path(folder)) for folder in folders]
+    places = " or ".join(str(root / name / split) for root in roots)
+    others = ", ".join(LOCAL_SUFFIXES[1:5])
+    text = f"{places or f'data_dir (not set)/{name}/{split}'}.jsonl ({others}) is not there"
+    for root in roots:
+        if (root / name).is_dir():
+            held = sorted(path.name for path in (root / name).iterdir())
+            more = ", ..." if len(held) > MOST_NAMES else ""
+            listed = ", ".join(held[:MOST_NAMES]) + more
+            text += f" ({root / name} holds {listed or 'nothing'})"
+    return text
 
 
-def _local_file(name: str, split: str, data_dir: str | None) -> Path | None:
-    if data_dir is None:
-        return None
-    root = Path(expand_path(data_dir))
-    if not root.is_dir():
-        raise NsvdError(f"data_dir={data_dir}: there is no folder {root}")
-    candidates = (root / name / f"{split}{suffix}" for suffix in LOCAL_SUFFIXES)
-    found = [path for path in candidates if path.is_file()]
+def _local_files(name: str, split: str, data_dir: str) -> tuple[str, tuple[Path, ...]] | None:
+    """The files of a split in one folder, and their format; None where there are none.
+
+    Raises:
+        NsvdError: several files claim to be the split, or some of its shards are missing.
+    """
+    folder = Path(expand_path(data_dir)) / path_component("dataset", name)
+    split = path_component("split", split)
+    found: list[tuple[str, tuple[Path, ...]]] = [
+        (suffix, (folder / f"{split}{suffix}",))
+        for suffix in LOCAL_SUFFIXES
+        if (folder / f"{split}{suffix}").is_file()
+    ]
+    shards = tuple(sorted(folder.glob(f"{split}-[0-9]*-of-[0-9]*.parquet")))
+    if shards:
+        found.append((".parquet", _complete(name, shards)))
+    if (folder / split / SAVED).is_file():
+        found.append((".arrow", _saved_files(folder / split)))
     if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise NsvdError(f"dataset {name}: both {names} are in {root / name}; keep one")
+        names = " and ".join(files[0].name for _, files in found)
+        raise NsvdError(f"dataset {name}: both {names} are in {folder}; keep one")
     return found[0] if found else None
+
+
+def _complete(name: str, shards: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The shards, whose names say how many there are.
+
+    Raises:
+        NsvdError: there are more or fewer.
+    """
+    expected = int(shards[0].stem.rpartition("-")[2])
+    if len(shards) != expected:
+        raise NsvdError(
+            f"dataset {name}: {shards[0].parent} has {len(shards)} of the {expected} files "
+            f"{shards[0].name.partition('-')[0]}-*-of-{shards[0].stem.rpartition('-')[2]}.parquet"
+        )
+    return shards
+
+
+def _saved_files(folder: Path) -> tuple[Path, ...]:
+    """The *.arrow files of a dataset that `save_to_disk` wrote, in their order.
+
+    Raises:
+        NsvdError: its state.json is damaged, or a file is missing.
+    """
+    try:
+        state = json.loads((folder / SAVED).read_text(encoding="utf-8"))
+        files = tuple(folder / Path(file["filename"]).name for file in state["_data_files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NsvdError(f"{folder / SAVED} is damaged: {error!r}") from None
+    for file in files:
+        if not file.is_file():
+            raise NsvdError(f"{file} is not there, though {SAVED} beside it names it")
+    return files
+
+
+def _has_bom(path: Path) -> bool:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            return bytes(file.read(3)) == codecs.BOM_UTF8
+    except (OSError, EOFError, zlib.error):
+        return False  # reading it says what is wrong

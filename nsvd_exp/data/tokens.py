@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,10 +24,15 @@ class Tokens:
     Attributes:
         ids: (rows, length).
         bos: whether the first id of the first row is the tokenizer's BOS.
+        bytes: in UTF-8, of the text of all tokens but the first of each row; None where the
+            tokenizer does not tell where in the text its tokens stand.
+        words: of that text, separated by white space; None where `bytes` is.
     """
 
     ids: Tensor
     bos: bool
+    bytes: int | None = None
+    words: int | None = None
 
     @property
     def sha256(self) -> str:
@@ -38,6 +47,7 @@ def windows(
     max_windows: int | None = None,
     split_special_tokens: bool = False,
     name: str = "the text",
+    bos: str = "first",
 ) -> Tokens:
     """`text`, tokenised once and cut into windows of `length` tokens; the tail is dropped.
 
@@ -47,11 +57,23 @@ def windows(
         split_special_tokens: whether special tokens that the text spells out, such as `<unk>`, are
             read as ordinary characters.
         name: of the text, for messages.
+        bos: `first`, for the BOS that the tokenizer puts in front of the text, if it does; or
+            `window`, for one at the start of each window, before length - 1 tokens of the text.
 
     Raises:
-        NsvdError: the text has fewer tokens than one window.
+        NsvdError: the text has fewer tokens than one window, or there is no BOS.
     """
-    ids = _tokenise(tokenizer, text, split_special_tokens)
+    has_offsets = bool(getattr(tokenizer, "is_fast", False))
+    encoded = tokenizer(
+        text,
+        split_special_tokens=split_special_tokens,
+        return_offsets_mapping=has_offsets,
+        verbose=False,
+    )
+    ids = list(encoded["input_ids"])
+    ends = text_ends(encoded["offset_mapping"]) if has_offsets else [0] * len(ids)
+    if bos == "window":
+        ids, ends = _with_bos_in_each(ids, ends, tokenizer.bos_token_id, length)
     count = len(ids) // length
     if count == 0:
         raise NsvdError(
@@ -60,7 +82,66 @@ def windows(
         )
     count = min(count, max_windows or count)
     rows = torch.tensor(ids[: count * length]).view(count, length)
-    return Tokens(rows, ids[0] == tokenizer.bos_token_id)
+    has_bos = ids[0] == tokenizer.bos_token_id
+    if not has_offsets:
+        return Tokens(rows, has_bos)
+    parts = [(ends[row * length], ends[(row + 1) * length - 1]) for row in range(count)]
+    return Tokens(rows, has_bos, *bytes_and_words(text, parts))
+
+
+def text_ends(offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Where in the text each token ends, in characters; the next one's text begins there.
+
+    A character that several tokens share belongs to the last of them, with which it is known. One
+    that is in no token, such as a space that the tokenizer drops, belongs to the token after it. A
+    token without a place in the text, such as an added BOS, has none of it.
+
+    Args:
+        offsets: (start, stop) of each token, as the tokenizer gives them.
+    """
+    ends: list[int] = []
+    start_of_next = None
+    for start, stop in reversed(offsets):
+        if stop <= start:
+            ends.append(0)  # no place: it ends where the token before it does
+            continue
+        ends.append(stop if start_of_next is None else min(stop, start_of_next))
+        start_of_next = start if start_of_next is None else min(start, start_of_next)
+    return list(accumulate(reversed(ends), max))
+
+
+def bytes_and_words(text: str, parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """UTF-8 bytes and words of the parts (start, stop) of a text, in characters.
+
+    A word is what stands between white space in the whole text, and counts where its last character
+    is.
+    """
+    ends = [word.end() for word in re.finditer(r"\S+", text)]
+    size = sum(len(text[start:stop].encode("utf-8", "surrogatepass")) for start, stop in parts)
+    words = sum(bisect_right(ends, stop) - bisect_right(ends, start) for start, stop in parts)
+    return size, words
+
+
+def _with_bos_in_each(
+    ids: list[int], ends: list[int], bos: int | None, length: int
+) -> tuple[list[int], list[int]]:
+    """The ids of a text with a BOS before every length - 1 of them, and none of its own in front.
+
+    Args:
+        ends: where in the text each of them ends; the BOS ends where the token before it does.
+
+    Raises:
+        NsvdError: the tokenizer has no BOS.
+    """
+    if bos is None:
+        raise NsvdError("evaluation.bos=window: the tokenizer has no BOS; use evaluation.bos=first")
+    first, step = int(ids[:1] == [bos]), length - 1
+    with_bos: list[int] = []
+    their_ends: list[int] = []
+    for at in range(first, len(ids), step):
+        with_bos += [bos, *ids[at : at + step]]
+        their_ends += [ends[at - 1] if at else 0, *ends[at : at + step]]
+    return with_bos, their_ends
 
 
 def calibration_samples(

@@ -12,6 +12,7 @@ away, and would double the file.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from nsvd_exp.methods.linalg import Eigenbasis
 from nsvd_exp.methods.truncation import OutputBasis
 from nsvd_exp.models.devices import memory_for_bases
 from nsvd_exp.storage.cache import BASES, Cache
-from nsvd_exp.storage.files import DamagedError, hold
+from nsvd_exp.storage.files import DamagedError, hold, path_component
 from nsvd_exp.storage.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
@@ -99,17 +100,11 @@ class BasisMemory:
         for key in [key for key in self._held if key[0].model != model]:
             del self._held[key]
 
-    def clear(self) -> None:
-        """Let go of all."""
-        self._held.clear()
-
 
 class SharedBases:
     """The bases of one model and metric, as `nsvd_exp.pipeline.compress` asks for them.
 
     Args:
-        of: which.
-        memory: of the process.
         cache: where they are kept; one that keeps no bases, or None: nowhere.
         limit: bytes of memory that the bases of this process may take; None: a quarter of what the
             process may use.
@@ -131,12 +126,7 @@ class SharedBases:
             self._cache.use(BASES, of.key, of.about)
 
     def get(self, layer: str, W: Tensor, make: Make) -> OutputBasis:
-        """The basis of a layer: from memory, from disk, or made.
-
-        Args:
-            W: (m, n), the layer's weight.
-            make: gives the output directions of W.
-        """
+        """The basis of a layer with weight W (m, n): from memory, from disk, or of `make`."""
         basis = self._memory.get(self._of, layer)
         if basis is None:
             basis = self._new(W, make) if self._cache is None else self._kept(layer, W, make)
@@ -145,37 +135,47 @@ class SharedBases:
 
     def _kept(self, layer: str, W: Tensor, make: Make) -> OutputBasis:
         assert self._cache is not None
-        path = self._cache.folder / BASES / self._of.key / f"{layer}.safetensors"
+        file = f"{path_component('layer', layer)}.safetensors"
+        path = self._cache.folder / BASES / self._of.key / file
         try:
             path.parent.mkdir(exist_ok=True)
         except OSError:  # a full disk, which `write` says
-            return self._written(path, W, make)
+            return self._written(path, layer, W, make)
         title = f"the basis of {layer} ({self._of.about['metric']})"
         with hold(path.with_suffix(".lock"), title, log.warning):
-            if path.exists():
+            if os.path.exists(path):
                 try:
-                    return self._read(path, W)
+                    return self._read(path, layer, W)
                 except DamagedError as error:
                     kept = f"bases of {self._of.about['model']} in {path.parent}"
-                    self._cache.say(f"{kept} are damaged or of another version: made again")
+                    self._cache.say(
+                        f"{kept} are damaged, of another version or of something else: made again"
+                    )
                     log.debug("%s: %s", path, error)
-            return self._written(path, W, make)
+            return self._written(path, layer, W, make)
 
-    def _read(self, path: Path, W: Tensor) -> OutputBasis:
-        tensors, about = load_tensors(path)
+    def _about(self, layer: str) -> dict[str, str]:
+        return {"key": self._of.key, "layer": layer}
+
+    def _read(self, path: Path, layer: str, W: Tensor) -> OutputBasis:
+        tensors, about = load_tensors(path, self._about(layer))
+        rank = min(W.shape)
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if found != {"U": (W.shape[0], rank), "energy": (rank,)}:
+            raise DamagedError(f"tensors {found} for a weight {tuple(W.shape)}")
+        seen = about.get("seen")
+        if not (isinstance(seen, int) and all(t.is_floating_point() for t in tensors.values())):
+            raise DamagedError(f"it says {about}")
         # Copies: a map of the file would break when the file is removed on another machine.
-        U, energy = tensors["U"].clone(), tensors["energy"].clone()
-        if U.shape != (W.shape[0], min(W.shape)):
-            raise DamagedError(f"a basis {tuple(U.shape)} for a weight {tuple(W.shape)}")
-        return self._rounded(U, energy, about["seen"], W)
+        return self._rounded(tensors["U"].to(STORED, copy=True), tensors["energy"].clone(), seen, W)
 
-    def _written(self, path: Path, W: Tensor, make: Make) -> OutputBasis:
+    def _written(self, path: Path, layer: str, W: Tensor, make: Make) -> OutputBasis:
         assert self._cache is not None
         basis = self._new(W, make)
         if not self._is_full:
             tensors = {"U": basis.U, "energy": basis.energy}
             size = sum(t.nbytes for t in tensors.values())
-            about = {"seen": basis.seen}
+            about = {**self._about(layer), "seen": basis.seen}
             kept = self._cache.write(BASES, size, lambda: save_tensors(path, tensors, about))
             self._is_full = not kept
         return basis

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 REFERENCE_METHOD = "asvd_i"
-
-# The calibration text's own test set says nothing of how a method carries over to other text.
-IN_DOMAIN = "wikitext2"
 
 
 def improvement(perplexity: float, reference: float) -> float:
@@ -16,23 +14,49 @@ def improvement(perplexity: float, reference: float) -> float:
     return 1 - perplexity / reference
 
 
+def calibration_sets(calibration: Mapping[str, Any] | None) -> list[str]:
+    """The names of the datasets that calibration took samples from.
+
+    Args:
+        calibration: its stored configuration, whose `dataset` is one dataset or a list of several;
+            None for a method without calibration.
+    """
+    if calibration is None:
+        return []
+    datasets = calibration["dataset"]
+    sources: Sequence[Any] = [datasets] if isinstance(datasets, Mapping) else datasets
+    return [str(source["name"]) for source in sources]
+
+
+def average_sets(datasets: Collection[str], calibrated_on: Collection[str]) -> list[str]:
+    """The datasets that an average is taken over: those that calibration took nothing from.
+
+    The test set of the calibration's own text says nothing of how a method carries over to other
+    text.
+    """
+    return [name for name in datasets if name not in calibrated_on]
+
+
 def average_improvement(
-    perplexities: Mapping[str, float], reference: Mapping[str, float], datasets: Collection[str]
+    perplexities: Mapping[str, float],
+    reference: Mapping[str, float],
+    datasets: Collection[str],
+    calibrated_on: Collection[str],
 ) -> float | None:
-    """The mean improvement over `datasets` other than WikiText-2: the paper's "Avg. Impro.".
+    """The mean improvement over `average_sets(...)`: the paper's "Avg. Impro.".
 
     Recomputed from the paper's own perplexities it gives its printed averages to 0.1 points, but
-    for the misprints that `nsvd_exp.report.paper` lists.
+    for the misprints that `nsvd_exp.report.model.paper` lists.
 
     Args:
         perplexities, reference: by dataset, of the method and of ASVD-I.
         datasets: those that a table shows.
+        calibrated_on: those that calibration took samples from; see `calibration_sets`.
 
     Returns:
-        A fraction; None where one of the numbers is missing, or no set other than WikiText-2 is
-        asked for.
+        A fraction; None where one of the numbers is missing, or no dataset is left.
     """
-    others = [name for name in datasets if name != IN_DOMAIN]
-    if not others or not all(name in perplexities and name in reference for name in others):
+    names = average_sets(datasets, calibrated_on)
+    if not names or not all(name in perplexities and name in reference for name in names):
         return None
-    return math.fsum(improvement(perplexities[n], reference[n]) for n in others) / len(others)
+    return math.fsum(improvement(perplexities[n], reference[n]) for n in names) / len(names)

@@ -3,20 +3,22 @@
 Cells share the model, the calibration and, for each metric M of stage one, the eigenvectors of
 W M Wᵀ (`nsvd_exp.experiment.bases`). What is shared stays in memory while the next cell wants it,
 so a grid goes through its models one by one, inside a model through its calibrations, and inside a
-calibration through its metrics.
+calibration through its metrics. Processes that do one grid together go to different metrics first.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from nsvd_exp.config.schema import Config
 from nsvd_exp.experiment.resolve import choices_of, class_identity
 from nsvd_exp.methods import Method
 from nsvd_exp.methods.svd import IDENTITY
+
+METRIC_LEVELS = 5  # of a job's key: what the bases of its metric depend on
 
 
 def metric_of(method: Method) -> Any:
@@ -34,6 +36,38 @@ def grid_order(configs: Sequence[Config]) -> list[int]:
     keys = [_sharing_key(config) for config in configs]
     ranks = [_ranks([key[level] for key in keys]) for level in range(len(keys[0]))] if keys else []
     return sorted(range(len(keys)), key=lambda index: [rank[index] for rank in ranks])
+
+
+def sharing_group(config: Config) -> Hashable:
+    """What jobs have in common that share the bases of one metric."""
+    return _sharing_key(config)[:METRIC_LEVELS]
+
+
+def next_job(
+    groups: Sequence[Hashable], is_held: Callable[[int], bool], own: Hashable = None
+) -> tuple[int, bool]:
+    """Which job of those that are left is done next, where several processes do one grid.
+
+    The first job of a group at which no other process works, since two processes in one group
+    would make the same bases twice; else the first at which no other process works; else the first.
+
+    Args:
+        groups: the group of each job that is left, in the order that they are best run.
+        is_held: whether another process works at a job.
+        own: the group that this process has worked at last; it comes before the others.
+
+    Returns:
+        The index of the job, and whether another process works at it.
+    """
+    first_free = None
+    for group in sorted(dict.fromkeys(groups), key=lambda group: group != own):
+        members = [index for index, of in enumerate(groups) if of == group]
+        free = [index for index in members if not is_held(index)]
+        if len(free) == len(members):
+            return members[0], False
+        if free and first_free is None:
+            first_free = free[0]
+    return (0, True) if first_free is None else (first_free, False)
 
 
 def _sharing_key(config: Config) -> tuple[Hashable, ...]:

@@ -144,13 +144,15 @@ def plan_similarity(config: Config) -> SimilarityPlan:
 
 def _similarity_identity(resolved: Resolved, measurement: PlannedMeasurement) -> dict[str, Any]:
     assert resolved.calibration is not None
-    protocol = ("source", "length", "max_windows")
+    protocol = ("source", "length", "max_windows", "bos")
     return {
         "model": resolved.model.identity,
         "dtype": resolved.dtype,
         "skip": sorted(resolved.config.model.skip),
         "calibration": resolved.calibration.identity["tokens"],
-        "dataset": {name: measurement.identity[name] for name in protocol},
+        "dataset": {
+            name: value for name, value in measurement.identity.items() if name in protocol
+        },
         "version": STAGE_VERSIONS["similarity"],
     }
 

@@ -16,11 +16,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy"
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, git commit and hardware.
-
-    Args:
-        device: `cpu` or `cuda...`.
-    """
+    """Versions, git commit and hardware; `device` is a resolved one."""
     return {
         "nsvd_exp": metadata.version("nsvd_exp"),
         "git": git_state(),

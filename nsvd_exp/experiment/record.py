@@ -53,6 +53,10 @@ class Measurement(TypedDict):
     perplexity: float
     nll: float
     tokens: int
+    bytes: int | None
+    words: int | None
+    bits_per_byte: float | None
+    word_perplexity: float | None
     windows: int
     length: int
     max_windows: int | None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
 from nsvd_exp.config.classes import build, refuse_unknown
 from nsvd_exp.config.files import expand_path, model_named
 from nsvd_exp.config.schema import CalibrationConfig, Config, DatasetConfig, ModelConfig
@@ -178,7 +179,7 @@ def _plain(value: Any) -> Any:
 
 def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
     calibration = config.calibration
-    source = locate_dataset(calibration.dataset, calibration.split, config.data_dir)
+    source = locate_dataset(calibration.dataset, calibration.split, data_dirs(config))
     tokenizer = _plan_tokenizer(config)
     tokens = {
         "source": source.identity,
@@ -221,16 +222,26 @@ def _with_options(source: ModelSource, config: ModelConfig) -> ModelSource:
     return dataclasses.replace(source, identity={**source.identity, **options})
 
 
+def data_dirs(config: Config) -> list[str]:
+    """The folders of local text, in the order in which they are looked through."""
+    if not isinstance(config.data_dir, list):
+        return [config.data_dir] if config.data_dir else []
+    is_bundled = Path(expand_path(config.model.name)) == MODEL_DIR
+    return [*config.data_dir, *([str(TEXT_DIR)] if is_bundled else [])]
+
+
 def _plan_measurement(
     config: Config, dataset: DatasetConfig, length: int, dtype: str, evaluation_dtype: str
 ) -> PlannedMeasurement:
-    source = locate_dataset(dataset, "test", config.data_dir)
+    source = locate_dataset(dataset, "test", data_dirs(config))
     identity = {
         "source": source.identity,
         "length": length,
         "max_windows": config.evaluation.max_windows,
         "version": STAGE_VERSIONS["evaluate"],
     }
+    if config.evaluation.bos != "first":
+        identity["bos"] = config.evaluation.bos
     if evaluation_dtype != dtype:
         identity["dtype"] = evaluation_dtype
     return PlannedMeasurement(dataset, source, identity)
@@ -241,9 +252,12 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
     config = dataclasses.asdict(resolved.config)
     for name in SETTINGS_WITHOUT_A_NUMBER:
         del config[name]
+    del config["model"]["strict"]
     config["dtype"] = resolved.dtype
     config["evaluation"]["dtype"] = resolved.evaluation_dtype
     config["evaluation"]["length"] = resolved.length
+    if config["evaluation"]["bos"] == "first":
+        del config["evaluation"]["bos"]  # as before there was a choice
     config["model"] |= {"name": public_name(resolved.model), "revision": resolved.model.commit}
     if resolved.calibration is None:
         del config["calibration"]

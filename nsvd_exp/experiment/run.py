@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +29,19 @@ from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods import Method
 from nsvd_exp.models.batches import memory_to
-from nsvd_exp.models.layers import find_linears, parameter_count, replaced
+from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replaced
 from nsvd_exp.models.loading import check_device, to_dtype
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
-from nsvd_exp.pipeline.evaluate import finite, perplexity, window_nll, window_nll_streamed
-from nsvd_exp.progress import Observer
+from nsvd_exp.pipeline.evaluate import (
+    bits_per_byte,
+    finite,
+    perplexity,
+    window_nll,
+    window_nll_streamed,
+    word_perplexity,
+)
+from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result, put_measurement
 
 log = logging.getLogger(__name__)
@@ -43,18 +50,27 @@ Texts = dict[str, str]
 """The text of each planned measurement, by its key."""
 
 
-def run_cell(plan: CellPlan, session: Session, observer: Observer | None = None) -> Result:
+def run_cell(
+    plan: CellPlan,
+    session: Session,
+    observer: Observer | None = None,
+    on_wait: Callable[[str], None] = log.warning,
+) -> Result:
     """Do what is missing of a cell and return its result, which is stored by then.
 
     A problem in the work does not raise: the result then has `status` = `failed`, and its `error`
-    says why.
+    says why. A cell that was done before stays `done` in the store.
+
+    Args:
+        on_wait: is told before this waits for another process that is at the same cell; where it
+            raises, nothing is waited for.
 
     Raises:
-        NsvdError: the stored result is damaged or of another version.
-        OSError: the store cannot be written.
+        NsvdError: the stored result is damaged or of another version,
+            or the store cannot be written.
     """
     observer = observer or Observer()
-    with plan.file.lock(log.warning):
+    with plan.file.lock(on_wait):
         previous = plan.file.read()
         if previous is not None and plan.is_done(previous):
             observer.skipped(previous)  # another process did it while this one waited
@@ -69,8 +85,11 @@ def run_cell(plan: CellPlan, session: Session, observer: Observer | None = None)
             error = describe(caught)
         if error is not None:  # outside of the handler, whose traceback holds the model
             session.release_model()
+        was_done = cell.result["status"] == "done"
         cell.result |= ended(plan, error, cell.stopwatch.seconds)
-        plan.file.write(cell.result)
+        # What another run asked for in vain takes nothing from a cell that was done.
+        kept = {"status": "done", "error": None} if was_done else {}
+        plan.file.write(cell.result | kept)
     observer.finished(cell.result)
     return cell.result
 
@@ -105,17 +124,21 @@ class _Cell:
         with self.stopwatch("load"):
             loaded = self.session.load(self.plan)
         method = self.plan.choices.method
-        layers: dict[str, nn.Linear] = {}
+        layers: dict[str, Layer] = {}
         compressor = None
         if method is not None:
-            layers = find_linears(loaded.model, self.plan.config.model.skip)
+            model = self.plan.config.model
+            layers = find_linears(loaded.model, model.skip, model.strict)
             compressor = self._calibrated(method, layers)
         if loaded.streamed is not None:
             self._evaluate_streamed(loaded.streamed, layers, compressor, texts)
             return
         with ExitStack() as stack:
             if compressor is not None:
-                stack.enter_context(self._compressed(loaded.model, layers, compressor))
+                progress = self.observer.progress("decompose")
+                compressed, table = self._decompose(compressor, layers, "the weights", progress)
+                self._tell_layers(table, loaded.model)
+                stack.enter_context(replaced(loaded.model, compressed))
             if self.plan.evaluation_dtype != self.plan.dtype:
                 self._cast(loaded.model, stack)
             for measurement in self.plan.missing(self.result):
@@ -123,7 +146,7 @@ class _Cell:
                     measured = self._evaluate(loaded.model, measurement, texts)
                 self._keep(measured)
 
-    def _calibrated(self, method: Method, layers: dict[str, nn.Linear]) -> Compressor:
+    def _calibrated(self, method: Method, layers: dict[str, Layer]) -> Compressor:
         """What makes low-rank layers of `layers`, with the statistics that its method needs."""
         plan, choices = self.plan, self.plan.choices
         ranks = ranks_of(layers, plan.config.ratio, choices.allocation, choices.storage)
@@ -144,17 +167,15 @@ class _Cell:
             None if plan.config.solver == "paper" else self.session.bases(plan, method),
         )
 
-    @contextmanager
-    def _compressed(
-        self, model: nn.Module, layers: dict[str, nn.Linear], compressor: Compressor
-    ) -> Iterator[None]:
-        """Low-rank layers are in the model inside, and the dense ones again afterwards."""
-        progress = self.observer.progress("decompose")
-        with self.stopwatch("decompose"), memory_to("decompose the weights", self.plan.device):
-            compressed, table = compressor.compress(layers, progress)
-        self._tell_layers(table, model)
-        with replaced(model, compressed):
-            yield
+    def _decompose(
+        self,
+        compressor: Compressor,
+        layers: dict[str, Layer],
+        what: str,
+        progress: Progress | None = None,
+    ) -> tuple[dict[str, nn.Module], list[dict[str, Any]]]:
+        with self.stopwatch("decompose"), memory_to(f"decompose {what}", self.plan.device):
+            return compressor.compress(layers, progress)
 
     def _tell_layers(self, table: list[dict[str, Any]], model: nn.Module) -> None:
         self.result["layers"] = table
@@ -191,13 +212,19 @@ class _Cell:
     def _evaluate_streamed(
         self,
         streamed: StreamedModel,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         compressor: Compressor | None,
         texts: Texts,
     ) -> None:
         """All datasets in one pass of the model, a block of which is in memory at a time."""
-        parts, problem = self._windows_of_all(texts)
+        parts: list[tuple[PlannedMeasurement, Tokens]] = []
         problems: list[NsvdError] = []
+        lacking: list[NsvdError] = []
+        try:
+            for measurement in self.plan.missing(self.result):
+                parts.append((measurement, self.session.windows(self.plan, measurement, texts)))
+        except NsvdError as error:  # the datasets before it have their numbers all the same
+            lacking.append(error)
         if parts:
             ids = torch.cat([tokens.ids for _, tokens in parts])
             seconds_before = self.stopwatch.seconds.get("evaluate", 0.0)
@@ -208,29 +235,16 @@ class _Cell:
                 share = seconds * len(own) / len(ids)
                 try:
                     self._keep(self._measurement(measurement, tokens, own, share))
-                except NsvdError as error:  # the datasets after it have their numbers all the same
+                except NsvdError as error:  # and so have those after it
                     problems.append(error)
-        if problem is not None:
-            problems.append(problem)
+        problems += lacking
         if problems:
             raise problems[0]
-
-    def _windows_of_all(
-        self, texts: Texts
-    ) -> tuple[list[tuple[PlannedMeasurement, Tokens]], NsvdError | None]:
-        """The windows of what is missing, up to the first dataset that has none, and its error."""
-        parts: list[tuple[PlannedMeasurement, Tokens]] = []
-        for measurement in self.plan.missing(self.result):
-            try:
-                parts.append((measurement, self.session.windows(self.plan, measurement, texts)))
-            except NsvdError as error:
-                return parts, error
-        return parts, None
 
     def _nll_streamed(
         self,
         streamed: StreamedModel,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         compressor: Compressor | None,
         ids: torch.Tensor,
     ) -> list[float]:
@@ -238,18 +252,15 @@ class _Cell:
         decomposed = self.observer.progress("decompose") if compressor else None
         rows: dict[str, dict[str, Any]] = {}
 
-        @contextmanager
-        def as_evaluated(index: int) -> Iterator[None]:
+        def as_evaluated(index: int) -> AbstractContextManager[None]:
             if compressor is None:
-                yield
-                return
-            with self.stopwatch("decompose"), memory_to("decompose a block", self.plan.device):
-                compressed, table = compressor.compress(streamed.block_of(index, layers))
+                return nullcontext()
+            inside = streamed.block_of(index, layers)
+            compressed, table = self._decompose(compressor, inside, "a block")
             rows.update({row["name"]: row for row in table})
             if decomposed:
                 decomposed(len(rows), len(layers))
-            with replaced(streamed.model, compressed):
-                yield
+            return replaced(streamed.model, compressed)
 
         dtype, batch = getattr(torch, self.plan.evaluation_dtype), self.plan.config.evaluation.batch
         progress = self.observer.progress("evaluate")
@@ -271,7 +282,7 @@ class _Cell:
         count, length = tokens.ids.shape
         total, predicted = math.fsum(nll), count * (length - 1)
         with _of_dataset(name):
-            finite(nll)
+            finite(nll, getattr(torch, self.plan.evaluation_dtype))
             value = perplexity(total, predicted)
         return {
             "dataset": name,
@@ -280,6 +291,10 @@ class _Cell:
             "perplexity": value,
             "nll": total,
             "tokens": predicted,
+            "bytes": tokens.bytes,
+            "words": tokens.words,
+            "bits_per_byte": bits_per_byte(total, tokens.bytes),
+            "word_perplexity": word_perplexity(total, tokens.words),
             "windows": count,
             "length": length,
             "max_windows": self.plan.config.evaluation.max_windows,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import SimilarityPlan
@@ -15,9 +16,9 @@ from nsvd_exp.experiment.record import Stopwatch, describe, ended, started_simil
 from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods.base import Calibration
-from nsvd_exp.models.layers import find_linears
+from nsvd_exp.models.layers import Layer, find_linears
 from nsvd_exp.models.loading import check_device
-from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch, watch_streamed
+from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch
 from nsvd_exp.pipeline.similarity import compare_layers
 from nsvd_exp.progress import Observer
 from nsvd_exp.storage.results import Result, ResultFile
@@ -35,8 +36,8 @@ def run_similarities(
     there are no further records.
 
     Raises:
-        NsvdError: a stored record is damaged or of another version.
-        OSError: the store cannot be written.
+        NsvdError: a stored record is damaged or of another version,
+            or the store cannot be written.
     """
     records = _Records(plan, session, observer or Observer())
     results = []
@@ -47,16 +48,14 @@ def run_similarities(
     return results
 
 
+@dataclass
 class _Records:
-    """The records of one plan.
+    """The records of one plan; `has_calibration`: the model could be loaded and calibrated."""
 
-    Attributes:
-        has_calibration: whether the model could be loaded and calibrated, or no record needed it.
-    """
-
-    def __init__(self, plan: SimilarityPlan, session: Session, observer: Observer) -> None:
-        self.plan, self.session, self.observer = plan, session, observer
-        self.has_calibration = False
+    plan: SimilarityPlan
+    session: Session
+    observer: Observer
+    has_calibration: bool = False
 
     def made(self, measurement: PlannedMeasurement, file: ResultFile) -> Result:
         """The record of one dataset, which is stored by then."""
@@ -64,7 +63,9 @@ class _Records:
         with file.lock(log.warning):
             previous = file.read()
             if previous is not None and plan.is_done(previous):
+                self.observer.skipped(previous)
                 return previous
+            self.observer.started()
             result = started_similarity(plan, measurement, file, previous)
             error = None
             try:
@@ -95,23 +96,24 @@ class _Records:
         plan = self.plan
         with stopwatch("load"):
             loaded = self.session.load(plan)
-            layers = find_linears(loaded.model, plan.config.model.skip)
+            model = plan.config.model
+            layers = find_linears(loaded.model, model.skip, model.strict)
         with stopwatch("calibrate"):
             calibration = self.session.calibration(plan, plan.calibration, layers, self.observer)
         self.has_calibration = True
         asked = plan.config.similarity
         has_gram = asked.statistic == "gram" or calibration.nbytes < asked.gram_limit_gb * 1e9
+        dataset = measurement.dataset
         with stopwatch("evaluate"):
             tokens = self.session.windows(plan, measurement, texts)
-            name = measurement.dataset.name
-            rows = self._compared(name, layers, calibration, tokens.ids, has_gram)
+            rows = self._compared(dataset.name, layers, calibration, tokens.ids, has_gram)
         windows, length = tokens.ids.shape
         return {
             "environment": environment(plan.device),
             "calibration": calibration.record,
             "dataset": {
-                "name": measurement.dataset.name,
-                "title": measurement.dataset.title,
+                "name": dataset.name,
+                "title": dataset.title,
                 "tokens": windows * length,
                 "windows": windows,
                 "length": length,
@@ -126,7 +128,7 @@ class _Records:
     def _compared(
         self,
         name: str,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         calibration: Calibration,
         ids: Tensor,
         has_gram: bool,
@@ -137,14 +139,11 @@ class _Records:
         progress = self.observer.progress(name)
         rows: dict[str, dict[str, Any]] = {}
 
-        def keep(inside: Mapping[str, nn.Linear], sums: Sums[MeanAccumulator]) -> None:
+        def keep(inside: Mapping[str, Layer], sums: Sums[MeanAccumulator]) -> None:
             rows.update({row["name"]: row for row in compare_layers(inside, calibration, sums)})
 
         try:
-            if loaded.streamed is not None:
-                watch_streamed(loaded.streamed, layers, ids, kind, keep, batch, progress)
-            else:
-                keep(layers, watch(loaded.model, layers, ids, kind, batch, progress))
+            watch(loaded.streamed or loaded.model, layers, ids, kind, keep, batch, progress)
         except NsvdError as error:
             raise type(error)(f"dataset {name}: {error}") from None
         return list(rows.values())

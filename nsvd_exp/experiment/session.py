@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from nsvd_exp.data.text import text_of
+from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
 from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
@@ -36,10 +37,11 @@ from nsvd_exp.methods.svd import IDENTITY
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import gpus_of
+from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.progress import Observer
-from nsvd_exp.storage.cache import Cache
+from nsvd_exp.storage.cache import STREAMED, Cache
 from nsvd_exp.storage.files import ScratchFolder
 from nsvd_exp.storage.keys import digest
 
@@ -50,11 +52,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LoadedModel:
-    """A dense model with its tokenizer.
-
-    Attributes:
-        streamed: what brings its weights, where they are not in memory; None where they are.
-    """
+    """A dense model, its tokenizer, and what brings its weights where they are not in memory."""
 
     model: nn.Module
     tokenizer: Any
@@ -64,13 +62,11 @@ class LoadedModel:
 def load_dense(plan: Resolved, is_streamed: bool) -> LoadedModel:
     """The dense model of the plan, from its checkpoint."""
     config = plan.config.model
-    streamed = _streamed(plan) if is_streamed else None
-    model = (
-        load_model(plan.model, config, plan.dtype, plan.device)
-        if streamed is None
-        else streamed.model
-    )
-    return LoadedModel(model, load_tokenizer(plan.model, config), streamed)
+    if is_streamed:
+        streamed = _streamed(plan)
+        return LoadedModel(streamed.model, load_tokenizer(plan.model, config), streamed)
+    model = load_model(plan.model, config, plan.dtype, plan.device)
+    return LoadedModel(model, load_tokenizer(plan.model, config))
 
 
 class Session:
@@ -90,12 +86,13 @@ class Session:
         self._bases = BasisMemory()
         # Keys of models that memory=auto streams: they turned out too large for their device.
         self._too_large: set[str] = set()
+        self._said_bos: set[str] = set()  # titles of models
         self._caches: dict[tuple[Path, str, float | None], Cache] = {}
 
     def load(self, plan: Resolved) -> LoadedModel:
         """The dense model of the plan, which stays loaded until another one is asked for."""
         is_streamed = self.is_streamed(plan)
-        key = f"{'streamed' if is_streamed else 'resident'} {_model_on_device(plan)}"
+        key = f"{'streamed' if is_streamed else 'resident'} {_model_key(plan, device=plan.device)}"
         if self._loaded is None or self._loaded[0] != key:
             if self._loaded is not None:
                 self.release_model()
@@ -108,7 +105,7 @@ class Session:
     def is_streamed(self, plan: Resolved) -> bool:
         """Whether one block of the model is in memory at a time."""
         asked = plan.config.memory
-        is_too_large = _model_on_device(plan) in self._too_large
+        is_too_large = _model_key(plan, device=plan.device) in self._too_large
         return asked == "streamed" or (asked == "auto" and is_too_large)
 
     def with_fallback(self, plan: Resolved, work: Callable[[], T]) -> T:
@@ -123,18 +120,18 @@ class Session:
             if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
                 raise
             problem = f"out of memory: {textwrap.shorten(str(error), 200)}"
+            final = None
             if self.is_streamed(plan):
-                problem += " (with memory=streamed: one block at a time is still too much)"
-                raise OutOfMemoryError(problem) from error
-            if plan.config.memory == "resident":
-                raise OutOfMemoryError(
-                    f"{problem}; one block at a time: memory=streamed"
-                ) from error
+                final = " (with memory=streamed: one block at a time is still too much)"
+            elif plan.config.memory == "resident":
+                final = "; one block at a time: memory=streamed"
+            if final is not None:
+                raise OutOfMemoryError(problem + final) from error
         # Outside of the handler, whose traceback holds the model.
         log.warning("%s: going on with memory=streamed", problem)
-        self._too_large.add(_model_on_device(plan))
+        self._too_large.add(_model_key(plan, device=plan.device))
         self.release_model()
-        self._bases.clear()
+        self._bases = BasisMemory()
         _give_memory_back()  # also of a model that was half loaded
         return self.with_fallback(plan, work)
 
@@ -160,9 +157,6 @@ class Session:
     ) -> Tokens:
         """The windows of one dataset for the loaded model; they stay tokenised.
 
-        Args:
-            texts: from `texts`.
-
         Raises:
             NsvdError: less text than one window, or an id that the model has no embedding for.
         """
@@ -176,15 +170,34 @@ class Session:
                 plan.config.evaluation.max_windows,
                 split_special_tokens=dataset.split_special_tokens,
                 name=f"dataset {dataset.name}",
+                bos=plan.config.evaluation.bos,
             )
+            self._warn_of_traps(plan, dataset, texts[measurement.key], self._tokens[key])
         check_vocabulary(loaded.model, self._tokens[key].ids)
         return self._tokens[key]
+
+    def _warn_of_traps(
+        self, plan: Resolved, dataset: DatasetConfig, text: str, tokens: Tokens
+    ) -> None:
+        """Say what in a text, or in its windows, may not be as it was meant."""
+        model = plan.config.model.title
+        special = special_tokens_in(self.load(plan).tokenizer, text)
+        if special and not dataset.split_special_tokens:
+            log.warning(special_tokens_note(dataset.name, f"dataset.{dataset.name}", special))
+        lacks_bos = tokens.bos and plan.config.evaluation.bos == "first" and len(tokens.ids) > 1
+        if lacks_bos and model not in self._said_bos:
+            self._said_bos.add(model)
+            log.warning(
+                "the tokenizer of %s begins a text with a BOS, so the first window has one and the "
+                "others have none; evaluation.bos=window puts one in front of each",
+                model,
+            )
 
     def calibration(
         self,
         plan: Resolved,
         planned: PlannedCalibration,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         observer: Observer,
     ) -> Calibration:
         """The statistics: those of the last job, from `cache_dir`, or from a pass of the model.
@@ -214,12 +227,12 @@ class Session:
         return SharedBases(bases_of(plan, method), self._bases, self._cache(plan), limit)
 
     def _cache(self, plan: Resolved) -> Cache:
-        """Where the plan keeps what is shared with other processes."""
         keep, limit_gb = plan.config.cache.keep, plan.config.cache.limit_gb
         key = (plan.cache_dir, keep, limit_gb)
         if key not in self._caches:
             limit = None if limit_gb is None else int(limit_gb * 1e9)
             self._caches[key] = Cache(plan.cache_dir, keep, limit)
+            self._caches[key].tidy()
         return self._caches[key]
 
 
@@ -235,12 +248,8 @@ def bases_of(plan: Resolved, method: Method) -> BasesOf:
     metric = metric_of(method)
     calibration = None if plan.calibration is None else plan.calibration.identity
     of_metric = None if metric == IDENTITY else calibration
-    identity = {
-        **_model_identity(plan),
-        "metric": metric,
-        "calibration": of_metric,
-        "version": STAGE_VERSIONS["decompose"],
-    }
+    version = STAGE_VERSIONS["decompose"]
+    key = _model_key(plan, metric=metric, calibration=of_metric, version=version)
     about = {
         "model": plan.config.model.title,
         "dtype": plan.dtype,
@@ -251,22 +260,14 @@ def bases_of(plan: Resolved, method: Method) -> BasesOf:
     return BasesOf(
         model=_model_key(plan),
         calibration=None if calibration is None else digest(calibration),
-        key=digest(identity)[:32],
+        key=key[:32],
         is_gram=has_gram_metric(method),
         about=about,
     )
 
 
-def _model_identity(plan: Resolved) -> dict[str, Any]:
-    return {"model": plan.model.identity, "dtype": plan.dtype}
-
-
-def _model_key(plan: Resolved) -> str:
-    return digest(_model_identity(plan))
-
-
-def _model_on_device(plan: Resolved) -> str:
-    return digest({**_model_identity(plan), "device": plan.device})
+def _model_key(plan: Resolved, **more: Any) -> str:
+    return digest({"model": plan.model.identity, "dtype": plan.dtype, **more})
 
 
 def _calibration_key(planned: PlannedCalibration) -> str:
@@ -285,6 +286,6 @@ def _streamed(plan: Resolved) -> StreamedModel:
     except OSError as error:
         name = plan.config.cache_dir
         raise NsvdError(f"cache_dir={name} cannot be written to: {error}") from None
-    own = ScratchFolder(plan.cache_dir, ".streamed.")
+    own = ScratchFolder(plan.cache_dir, STREAMED)
     model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, own.path)
     return StreamedModel(model, weights, torch.device(place), plan.cache_dir, own)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from nsvd_exp.config.schema import Config
 
 
 def format_perplexity(value: float) -> str:
-    """Two decimals, as in the paper; scientific notation from 100 000 on."""
-    return f"{value:.2f}" if value < 1e5 else f"{value:.2e}"
+    """Four significant digits: `9.750`, `883.8`; three from 10,000 on, in one form: `1.23e4`."""
+    if not math.isfinite(value):
+        return f"{value}"
+    exponent = int(f"{value:.3e}".partition("e")[2])  # of the rounded value: 9999.9 is 1.00e4
+    if exponent <= 3:
+        return f"{value:.{3 - exponent}f}"
+    return f"{value:.2e}".partition("e")[0] + f"e{exponent}"
 
 
 def label_of(config: Config) -> tuple[str, ...]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp.errors import LayersError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Storage(Protocol):
-    """How many numbers a product takes in the form in which it is stored."""
+    """What an allocation asks of `nsvd_exp.models.storage.Storage`, which describes both."""
 
-    def numbers(self, m: int, n: int, k: int) -> int:
-        """Numbers that a rank-k product of an (m, n) weight takes."""
+    def numbers(self, m: int, n: int, k: int) -> int: ...
 
-    def largest_rank(self, m: int, n: int, numbers: Fraction) -> int:
-        """The largest rank of an (m, n) weight that takes at most so many numbers; 0 if none."""
+    def largest_rank(self, m: int, n: int, numbers: Fraction) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Allocation:
                 allocation that looks at them.
 
         Raises:
-            NsvdError: the budget leaves a layer no rank; the message names it.
+            LayersError: the budget leaves layers no rank; the message names all of them.
         """
         raise NotImplementedError
 
@@ -69,13 +68,22 @@ class Uniform(Allocation):
         storage: Storage,
         spectra: Mapping[str, Tensor] | None = None,
     ) -> dict[str, int]:
-        ranks = {}
-        for name, (m, n) in shapes.items():
-            ranks[name] = storage.largest_rank(m, n, budget * m * n)
-            if ranks[name] < 1:
-                raise NsvdError(
-                    f"{name}: ratio={float(1 - budget):g} leaves no rank for a {m} x {n} weight "
-                    f"(rank 1 stores {storage.numbers(m, n, 1)} of its {m * n} numbers): use a "
-                    "smaller ratio, or leave the layer dense with model.skip"
-                )
+        ranks = {
+            n: storage.largest_rank(*shape, budget * math.prod(shape))
+            for n, shape in shapes.items()
+        }
+        reasons = {
+            name: _no_rank(*shapes[name], budget, storage) for name, k in ranks.items() if k < 1
+        }
+        if reasons:
+            raise LayersError(reasons, shapes)
         return ranks
+
+
+def _no_rank(m: int, n: int, budget: Fraction, storage: Storage) -> str:
+    """Why an (m, n) weight has no rank within this budget."""
+    weight = f"a {m} x {n} weight (rank 1 stores {storage.numbers(m, n, 1)} of its {m * n} numbers)"
+    if storage.numbers(m, n, 1) >= m * n:
+        return f"no ratio leaves a rank for {weight}"
+    ratio = float(1 - budget)
+    return f"ratio={ratio:g} leaves no rank for {weight}; use a smaller ratio"

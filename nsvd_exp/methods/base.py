@@ -67,11 +67,7 @@ class Calibration:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, layer: str) -> Statistics:
-        """The statistics of the input that a layer reads.
-
-        Raises:
-            NsvdError: the layer is not among those that were calibrated.
-        """
+        """The statistics of the input that a layer reads; an NsvdError if it has none."""
         if layer not in self.reads:
             raise NsvdError(f"the calibration has no statistics of the layer {layer}")
         return self.inputs[self.reads[layer]]
@@ -107,7 +103,7 @@ class Losses:
 
     weight: float
     own: float
-    activation: float | None
+    activation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -221,10 +217,6 @@ class Method:
         return bool(self.first_stage().needs)
 
     def require(self, statistics: object) -> None:
-        """Make sure that there are statistics where the method reads any.
-
-        Raises:
-            NsvdError: there are none.
-        """
+        """Raises an NsvdError where the method reads statistics and there are none."""
         if statistics is None and self.is_calibrated:
             raise NsvdError(f"{type(self).__name__} weighs by activations: it needs a calibration")

@@ -65,7 +65,9 @@ def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> Eigenbas
     seen = int((energy > energy[0] * len(energy) * torch.finfo(W.dtype).eps).sum())
     seen = min(seen, len(energy) if rank is None else rank)
     if seen < len(energy):
-        V = reorder_tail(V, V.T @ R, seen)
+        tail = V[:, seen:].T @ R
+        rotation = torch.linalg.eigh(tail @ tail.T).eigenvectors.flip(1)
+        V = torch.cat([V[:, :seen], V[:, seen:] @ rotation], dim=1)
         # Off its diagonal the turned block is of rounding size, as the block itself is.
         energy = torch.cat([energy[:seen], ((C @ V[:, seen:]) * V[:, seen:]).sum(0)])
     return Eigenbasis(V if Q is None else Q @ V, energy.clamp(min=0), seen)
@@ -89,21 +91,6 @@ def singular_basis(A: Tensor, W: Tensor, rank: int | None = None) -> Eigenbasis:
         tail = torch.linalg.svd(rest, full_matrices=False).U[:, : len(s) - seen]
         U = torch.linalg.qr(torch.cat([U, tail], dim=1)).Q
     return Eigenbasis(U, (U.T @ A).square().sum(1), seen)
-
-
-def reorder_tail(U: Tensor, coordinates: Tensor, first: int) -> Tensor:
-    """U with the columns from `first` on turned so that they lead under M = I.
-
-    They stay in the complement of the first columns. With B = UᵀW Wᵀ U this is the eigenproblem of
-    its trailing block, (r - first) x (r - first).
-
-    Args:
-        U: (m, r), orthonormal columns.
-        coordinates: (r, n) = UᵀW.
-    """
-    tail = coordinates[first:]
-    rotation = torch.linalg.eigh(tail @ tail.T).eigenvectors.flip(1)
-    return torch.cat([U[:, :first], U[:, first:] @ rotation], dim=1)
 
 
 def leading_eigenvectors(B: Tensor, k: int) -> Tensor:
@@ -187,11 +174,6 @@ def truncated_svd(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return U[:, :k] * root, root[:, None] * Vh[:k]
 
 
-def energy(A: Tensor, M: Tensor | None = None) -> float:
-    """||A S||_F² with M = S Sᵀ, as `weighed` takes it."""
-    return float((weighed(A, M) * A).sum())
-
-
 def root_of_part(rest: float, total: float) -> float:
     """sqrt(rest / total), the relative loss of an energy; 0 where the total is 0."""
     # Rounding can leave the rest of an all but perfect approximation a hair below zero.
@@ -203,4 +185,5 @@ def relative_loss(W: Tensor, approximation: Tensor, M: Tensor | None = None) -> 
 
     It is 0 where W S itself is 0.
     """
-    return root_of_part(energy(W - approximation, M), energy(W, M))
+    rest, total = (float((weighed(A, M) * A).sum()) for A in (W - approximation, W))
+    return root_of_part(rest, total)

@@ -77,7 +77,12 @@ class NSVD(Method):
         return self.second
 
     def ranks(self, k: int) -> tuple[int, int]:
-        return split_rank(k, self.k1)
+        """floor(k1 k), held between 1 and k - 1, and the rest; k1 = 1, or k = 1, is not split."""
+        if self.k1 == 1 or k == 1:
+            return k, 0
+        first = math.floor(Fraction(repr(float(self.k1))) * k)  # the decimal that was typed
+        first = min(max(first, 1), k - 1)
+        return first, k - first
 
 
 @dataclass(frozen=True)
@@ -85,14 +90,3 @@ class NID(NSVD):
     """NSVD with an interpolative second stage: columns of the residual in place of its SVD."""
 
     second: SecondStage = field(default_factory=ColumnID)
-
-
-def split_rank(k: int, k1: float) -> tuple[int, int]:
-    """The ranks of stage one and two: floor(k1 k), held between 1 and k - 1, and the rest.
-
-    k1 = 1 gives (k, 0), the parent method. So does k = 1, which cannot be split.
-    """
-    if k1 == 1 or k == 1:
-        return k, 0
-    first = min(max(math.floor(Fraction(repr(float(k1))) * k), 1), k - 1)
-    return first, k - first

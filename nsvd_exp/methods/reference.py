@@ -48,11 +48,10 @@ def losses_by_definition(
     method: Method, W: Tensor, approximation: Tensor, statistics: Statistics | None
 ) -> Losses:
     """The relative losses of an approximation (m, n) of W, from its difference to W."""
-    weight = relative_loss(W, approximation)
-    if statistics is None:
-        return Losses(weight, weight, None)
-    own = relative_loss(W, approximation, method.first_stage().metric(statistics))
-    return Losses(weight, own, relative_loss(W, approximation, statistics.gram))
+    metrics: list[Tensor | None] = [None, None]
+    if statistics is not None:
+        metrics = [None, method.first_stage().metric(statistics), statistics.gram]
+    return Losses(*(relative_loss(W, approximation, M) for M in metrics))
 
 
 def cholesky(M: Tensor | None) -> Whitening:
@@ -69,7 +68,10 @@ def cholesky(M: Tensor | None) -> Whitening:
     if M is None:
         return Whitening(None, None)
     if M.ndim == 1:
-        return _diagonal(M.sqrt())
+        d = M.sqrt()
+        # A channel that is always 0 has no inverse; the public ASVD code adds the same 1e-6.
+        shift = JITTER if bool((d == 0).any()) else 0.0
+        return Whitening(d + shift, 1 / (d + shift), shift)
     S, failed = torch.linalg.cholesky_ex(M)
     eye, shift = torch.eye(len(M)).to(M), 0.0
     if bool(failed):
@@ -81,12 +83,6 @@ def cholesky(M: Tensor | None) -> Whitening:
             "use solver=basis, or asvd_ii, nsvd_ii, nid_ii in place of their Cholesky siblings"
         )
     return Whitening(S, torch.linalg.solve_triangular(S, eye, upper=False), shift)
-
-
-def _diagonal(d: Tensor) -> Whitening:
-    # A channel that is always 0 has no inverse; the public ASVD code adds the same 1e-6.
-    shift = JITTER if bool((d == 0).any()) else 0.0
-    return Whitening(d + shift, 1 / (d + shift), shift)
 
 
 def eigen(statistics: Statistics, scale: Callable[[Tensor], Tensor]) -> Whitening:

@@ -14,35 +14,20 @@ and such an L T keeps <T G, T>.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from nsvd_exp.methods.asvd import GRAM
 from nsvd_exp.methods.base import Factors, Losses, Method, SecondStage, Statistics
-from nsvd_exp.methods.linalg import Eigenbasis, eigenbasis, energy, root_of_part, weighed
+from nsvd_exp.methods.linalg import Eigenbasis, eigenbasis, root_of_part, weighed
 
 Known = Callable[[], Statistics]
 """Gives the statistics of a layer's inputs in float64, when they are needed."""
 
-
-class Energies(NamedTuple):
-    """Of ||W||_F², ||W S||_F² and, with calibration, ||W X||_F²: some part."""
-
-    weight: float
-    own: float
-    activation: float | None
-
-
-@dataclass(frozen=True)
-class _Addition:
-    """What stage two adds: left (m, k2), right (k2, n), and the energies that are left after it."""
-
-    left: Tensor
-    right: Tensor
-    rest: Energies
+Energies = list[float]
+"""Of ||W||_F², ||W S||_F² and, with calibration, ||W X||_F²: some part."""
 
 
 class OutputBasis:
@@ -61,10 +46,10 @@ class OutputBasis:
     ) -> None:
         self.U, self.coordinates, self.energy, self.seen = U, coordinates, energy, seen
         self.is_gram = is_gram
-        self._weight_energy: Tensor | None = None
         self._activation_energy: Tensor | None = None
         self._products: Tensor | None = None
-        self._additions: dict[tuple[SecondStage, int, int], _Addition] = {}
+        # By second stage, k1 and k2: its left (m, k2), right (k2, n), and what is left after it.
+        self._additions: dict[tuple[SecondStage, int, int], tuple[Tensor, Tensor, Energies]] = {}
 
     @classmethod
     def of(cls, W: Tensor, method: Method, statistics: Statistics | None) -> OutputBasis:
@@ -81,7 +66,7 @@ class OutputBasis:
 
     def _addition_bytes(self) -> int:
         additions = list(self._additions.values())  # at once: another thread may be adding one
-        return sum(addition.left.nbytes + addition.right.nbytes for addition in additions)
+        return sum(left.nbytes + right.nbytes for left, right, _ in additions)
 
     def forget_second_stages(self) -> int:
         """Let go of what was made for single ranks; the bytes that are free then."""
@@ -105,34 +90,31 @@ class OutputBasis:
         left, right = (t.to(device) for t in (self.U[:, :k1], self.coordinates[:k1]))
         rest = self._energies(known, k1)
         if second is not None and k2:
-            addition = self._addition(method, second, k1, k2, known, device)
-            left = torch.cat([left, addition.left.to(device)], dim=1)
-            right = torch.cat([right, addition.right.to(device)])
-            rest = addition.rest
-        total = self._energies(known, 0)
-        lost = None
-        if rest.activation is not None and total.activation is not None:
-            lost = root_of_part(rest.activation, total.activation)
-        weight, own = (
-            root_of_part(rest.weight, total.weight),
-            root_of_part(rest.own, total.own),
-        )
-        return Factors(left, right, k1, k2, Losses(weight, own, lost), seen=self.seen)
+            key = (second, k1, k2)
+            if key not in self._additions:
+                self._additions[key] = self._addition(method, second, k1, k2, known, device)
+            more_left, more_right, rest = self._additions[key]
+            left = torch.cat([left, more_left.to(device)], dim=1)
+            right = torch.cat([right, more_right.to(device)])
+        losses = map(root_of_part, rest, self._energies(known, 0))
+        return Factors(left, right, k1, k2, Losses(*losses), seen=self.seen)
+
+    @cached_property
+    def _weight_energy(self) -> Tensor:
+        return self.coordinates.double().square().sum(1)
 
     def _energies(self, known: Known | None, first: int) -> Energies:
         """What lies in the directions from `first` on."""
-        if self._weight_energy is None:
-            self._weight_energy = self.coordinates.double().square().sum(1)
-        weight, own = (float(e[first:].sum()) for e in (self._weight_energy, self.energy))
-        if known is None:
-            return Energies(weight, own, None)
-        if self.is_gram:
-            return Energies(weight, own, own)
-        if self._activation_energy is None:
-            G = known().gram
-            c = self.coordinates.to(G.device, torch.float64)
-            self._activation_energy = ((c @ G) * c).sum(1).to(self.energy.device)
-        return Energies(weight, own, float(self._activation_energy[first:].sum()))
+        energies = [self._weight_energy, self.energy]
+        if known is not None and self.is_gram:
+            energies.append(self.energy)
+        elif known is not None:
+            if self._activation_energy is None:
+                G = known().gram
+                c = self.coordinates.to(G.device, torch.float64)
+                self._activation_energy = ((c @ G) * c).sum(1).to(self.energy.device)
+            energies.append(self._activation_energy)
+        return [float(energy[first:].sum()) for energy in energies]
 
     def _addition(
         self,
@@ -142,23 +124,36 @@ class OutputBasis:
         k2: int,
         known: Known | None,
         device: torch.device,
-    ) -> _Addition:
-        """Stage two of a method, held for the next time."""
-        key = (second, k1, k2)
-        if key not in self._additions:
-            c = self.coordinates[k1:].to(device, torch.float64)
+    ) -> tuple[Tensor, Tensor, Energies]:
+        """Stage two's left (m, k2) and right (k2, n), and what is left after it."""
+        c = self.coordinates[k1:].to(device, torch.float64)
 
-            def products() -> Tensor:
-                return self._all_products(device)[k1:, k1:].to(device, torch.float64)
+        def products() -> Tensor:
+            return self._all_products(device)[k1:, k1:].to(device, torch.float64)
 
-            L, T = second.approximate(c, k2, products)
-            rest = (self._rest_of_projection if second.is_projection else self._rest)(
-                method, k1, known, c, L, T
-            )
-            left = self.U[:, k1:].to(device, torch.float64) @ L
-            left, right = (t.to(self.U.device, self.U.dtype) for t in (left, T))
-            self._additions[key] = _Addition(left, right, rest)
-        return self._additions[key]
+        L, T = second.approximate(c, k2, products)
+
+        def under(M: Tensor | None, energy: float) -> float:
+            """||(c - L T) S||² where energy = ||c S||², with M = S Sᵀ."""
+            weighted = weighed(T, M)
+            if second.is_projection:
+                return energy - float((weighted * T).sum())
+            crossed = float(((weighted @ c.T) * L.T).sum())
+            return energy - 2 * crossed + float(((weighted @ T.T) * (L.T @ L)).sum())
+
+        weight, own, *activation = self._energies(known, k1)
+        rest = [under(None, weight)]
+        if second.is_projection:
+            kept = L.square().sum(1).to(self.energy.device)
+            rest.append(own - float((kept * self.energy[k1:]).sum()))
+        else:
+            M = None if known is None else method.first_stage().metric(known())
+            rest.append(under(M, own))
+        if known is not None:
+            rest.append(rest[1] if self.is_gram else under(known().gram, *activation))
+        left = self.U[:, k1:].to(device, torch.float64) @ L
+        left, right = (t.to(self.U.device, self.U.dtype) for t in (left, T))
+        return left, right, rest
 
     def _all_products(self, device: torch.device) -> Tensor:
         """c cᵀ (r, r), of which stage two needs a trailing block for each k1."""
@@ -166,35 +161,6 @@ class OutputBasis:
             c = self.coordinates.to(device, torch.float64)
             self._products = (c @ c.T).to(self.U.device, self.U.dtype)
         return self._products
-
-    def _rest_of_projection(
-        self, method: Method, k1: int, known: Known | None, c: Tensor, L: Tensor, T: Tensor
-    ) -> Energies:
-        """What is left of the directions from k1 on after L T, where T = Lᵀ c."""
-        weight, own, activation = self._energies(known, k1)
-        kept = L.square().sum(1).to(self.energy.device)
-        own -= float((kept * self.energy[k1:]).sum())
-        if activation is not None and known is not None:
-            activation = own if self.is_gram else activation - energy(T, known().gram)
-        return Energies(weight - float(T.square().sum()), own, activation)
-
-    def _rest(
-        self, method: Method, k1: int, known: Known | None, c: Tensor, L: Tensor, T: Tensor
-    ) -> Energies:
-        """What is left of the directions from k1 on after any L T."""
-        LL = L.T @ L
-
-        def rest(of: float, M: Tensor | None) -> float:
-            weighted = weighed(T, M)
-            crossed = float(((weighted @ c.T) * L.T).sum())
-            return of - 2 * crossed + float(((weighted @ T.T) * LL).sum())
-
-        weight, own, activation = self._energies(known, k1)
-        M = None if known is None else method.first_stage().metric(known())
-        weight, own = rest(weight, None), rest(own, M)
-        if activation is not None and known is not None:
-            activation = own if self.is_gram else rest(activation, known().gram)
-        return Energies(weight, own, activation)
 
 
 def directions(W: Tensor, method: Method, statistics: Statistics | None) -> Eigenbasis:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import OutOfMemoryError
-from nsvd_exp.models.layers import decoder_blocks
+from nsvd_exp.models.layers import Layer, decoder_blocks, is_layer, shape_of
 from nsvd_exp.progress import Progress
 
 T = TypeVar("T")
@@ -33,7 +33,10 @@ STREAMED_TOKENS = {"cpu": 512, "cuda": 8192}
 FREE_PART = 0.8
 # Layers that are factorised at a time, at most.
 MOST_LAYERS = 4
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+OUT_OF_MEMORY = (
+    *("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "CUDA error: out of memory"),
+    "unable to mmap",  # where the address space of the process is limited (ulimit -v)
+)
 
 
 def in_batches(
@@ -87,24 +90,13 @@ def fitting_tokens(model: nn.Module, device: torch.device) -> int:
     limit = RESIDENT_TOKENS[device.type]
     if device.type == "cpu":
         return limit
-    return min(limit, int(FREE_PART * free_bytes(device) / token_bytes(model)))
-
-
-def token_bytes(model: nn.Module) -> int:
-    """An upper estimate of the bytes that a forward pass holds for each token.
-
-    The inputs and outputs of all Linears of the largest block, twice: what stands between them
-    (attention, activation functions) is of the same widths.
-    """
-    widths = [
-        sum(
-            module.in_features + module.out_features
-            for module in block.modules()
-            if isinstance(module, nn.Linear)
-        )
-        for block in decoder_blocks(model)[1]
-    ]
-    return 2 * max(widths) * next(model.parameters()).element_size()
+    # The inputs and outputs of all Linears of the largest block, twice: what stands between them
+    # (attention, activation functions) is of the same widths.
+    widths = [1]
+    for block in decoder_blocks(model)[1]:
+        widths.append(sum(sum(shape_of(module)) for module in block.modules() if is_layer(module)))
+    token_bytes = 2 * max(widths) * next(model.parameters()).element_size()
+    return min(limit, int(FREE_PART * free_bytes(device) / token_bytes))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -114,8 +106,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch found no memory: on a CPU, and from CUDA's libraries, it says so in the text of
-    a RuntimeError alone."""
+    """Whether memory ran out: a CPU and CUDA's libraries say so in a RuntimeError's text alone."""
     known = isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
     said = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
     return known or said
@@ -123,11 +114,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_to(work: str, device: object) -> Iterator[None]:
-    """Say in one message which `work` there was too little memory for.
-
-    Raises:
-        OutOfMemoryError: memory ran out inside.
-    """
+    """Raises an OutOfMemoryError that names the `work` if memory runs out inside."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -137,8 +124,8 @@ def memory_to(work: str, device: object) -> Iterator[None]:
 
 
 def each_layer(
-    work: Callable[[str, nn.Linear], T],
-    layers: Mapping[str, nn.Linear],
+    work: Callable[[str, Layer], T],
+    layers: Mapping[str, Layer],
     at_once: int | None = None,
 ) -> Iterator[T]:
     """`work(name, linear)` of each layer, in their order, several of them at a time.
@@ -168,17 +155,13 @@ def each_layer(
         yield work(name, linear)
 
 
-def layers_at_once(linear: nn.Linear, free: int | None = None) -> int:
+def layers_at_once(linear: Layer, free: int | None = None) -> int:
     """How many layers like this one are worked on at once: on a CPU, whose libraries have threads
-    of their own, one; on a GPU as many as its free memory has room for, up to MOST_LAYERS.
-
-    Args:
-        free: the bytes that are free; None to ask the device.
-    """
+    of their own, one; on a GPU as many as fit into the `free` bytes, up to MOST_LAYERS."""
     device = linear.weight.device
     if device.type == "cpu":
         return 1
-    m, n = linear.weight.shape
+    m, n = shape_of(linear)
     # Float64: the weight and what it is multiplied to, the metric, an eigenproblem. An estimate.
     needed = 8 * (4 * m * n + 2 * n * n + 4 * min(m, n) ** 2)
     free = free_bytes(device) if free is None else free
@@ -186,7 +169,7 @@ def layers_at_once(linear: nn.Linear, free: int | None = None) -> int:
 
 
 def _at_once(
-    work: Callable[[str, nn.Linear], T], items: list[tuple[str, nn.Linear]], count: int
+    work: Callable[[str, Layer], T], items: list[tuple[str, Layer]], count: int
 ) -> Iterator[T]:
     for device in {linear.weight.device for _, linear in items}:
         _prepare(device)
@@ -194,10 +177,12 @@ def _at_once(
     for place in range(count):
         places.put(place)
 
-    def on_a_stream(item: tuple[str, nn.Linear]) -> T:
+    def on_a_stream(item: tuple[str, Layer]) -> T:
+        name, linear = item
         place = places.get()
         try:
-            return _on_stream(place, work, *item)
+            with _own_stream(linear.weight.device, place):
+                return work(name, linear)
         finally:
             places.put(place)
 
@@ -207,8 +192,7 @@ def _at_once(
 
 @functools.cache
 def _prepare(device: torch.device) -> None:
-    """Load what a GPU's linear algebra needs: torch does so at its first use, which two threads may
-    not make at once."""
+    """Load a GPU's linear algebra; torch does so at its first use, and no two threads may."""
     if device.type == "cuda":
         torch.linalg.eigh(torch.eye(2, dtype=torch.float64, device=device))
 
@@ -219,14 +203,14 @@ def _stream(device: torch.device, place: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _on_stream(place: int, work: Callable[[str, nn.Linear], T], name: str, linear: nn.Linear) -> T:
-    device = linear.weight.device
+@contextmanager
+def _own_stream(device: torch.device, place: int) -> Iterator[None]:
     if device.type == "cpu":
-        return work(name, linear)
+        yield
+        return
     stream = _stream(device, place)
     # What was queued before may still write the weights, or read memory that this stream gets.
     stream.wait_stream(torch.cuda.default_stream(device))
     with torch.cuda.stream(stream):
-        result = work(name, linear)
+        yield
         stream.synchronize()
-    return result

@@ -72,13 +72,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 class BlockChain:
-    """The decoder blocks of a causal language model in eval mode, `model(input_ids=).logits`.
-
-    Attributes:
-        model: all of it.
-        prefix: the name of its list of blocks.
-        blocks: the blocks themselves.
-    """
+    """The decoder blocks of a causal language model in eval mode, `model(input_ids=).logits`."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -86,41 +80,33 @@ class BlockChain:
         self._is_tuple: bool | None = None  # how blocks give their output, once one has been run
 
     def hidden_of(self, output: Any) -> Tensor:
-        """The hidden states in a block's output.
-
-        Raises:
-            NsvdError: the block passes on more than hidden states.
-        """
+        """The hidden states in a block's output; an NsvdError if it passes on more than these."""
         self._is_tuple = isinstance(output, tuple)
         hidden, more = (output[0], output[1:]) if self._is_tuple else (output, ())
         if not isinstance(hidden, Tensor) or any(item is not None for item in more):
-            raise self._refusal("pass more than hidden states from one to the next")
+            raise self.refusal("pass more than hidden states from one to the next")
         return hidden
 
-    def entered(self, ids: Tensor) -> tuple[Tensor, Call]:
-        """What enters the first block for `ids` (rows, length), and its call; no block is run."""
-        hidden, (call,) = self._record(ids, 1)
-        return hidden, call
+    def calls(self, ids: Tensor, count: int | None = None) -> tuple[Tensor, list[Call]]:
+        """What enters the first block for `ids` (rows, length), and the call of each block.
 
-    def calls(self, ids: Tensor) -> tuple[Tensor, list[Call]]:
-        """What enters the first block, and the call of each; no block is run.
+        No block is run. For all calls one must have been run before (`hidden_of`).
 
-        A block must have been run before (`hidden_of`).
+        Args:
+            count: the calls of so many blocks; None for all.
 
         Raises:
             NsvdError: the model does something to the hidden states between its blocks, or calls
                 them in another order.
         """
-        return self._record(ids, len(self.blocks))
-
-    def _record(self, ids: Tensor, count: int) -> tuple[Tensor, list[Call]]:
+        count = count or len(self.blocks)
         calls: list[Call] = []
         entering: list[Tensor] = []
 
         def answer(index: int, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
             hidden, call = _split(args, named)
             if index != len(calls) or (entering and hidden is not entering[0]):
-                raise self._refusal("are not all there is between its first and its last block")
+                raise self.refusal("are not all there is between its first and its last block")
             entering.append(hidden)
             calls.append(call)
             if len(calls) == count:
@@ -132,7 +118,7 @@ class BlockChain:
                 self.model(input_ids=ids, use_cache=False)
         except _StopError:
             return entering[0], calls
-        raise self._refusal("are not all run")
+        raise self.refusal("are not all run")
 
     @contextmanager
     def _stubbed(self, answer: Callable[..., Any]) -> Iterator[None]:
@@ -144,7 +130,8 @@ class BlockChain:
         with replaced(self.model, {self.prefix: stubs}):
             yield
 
-    def _refusal(self, problem: str) -> NsvdError:
+    def refusal(self, problem: str) -> NsvdError:
+        """The error of a model whose blocks have this problem."""
         return NsvdError(
             f"the blocks '{self.prefix}' of {type(self.model).__name__} {problem}, so they cannot "
             "be run one by one: use memory=resident"
@@ -155,12 +142,13 @@ class BlockChain:
         return (hidden,) if self._is_tuple else hidden
 
     def logits(
-        self, ids: Tensor, start: int, stop: int, output: Any, others: float = torch.nan
+        self, ids: Tensor, output: Any, start: int, stop: int, others: float = torch.nan
     ) -> Tensor:
-        """The logits (rows, stop - start, vocabulary) of these positions; no block is run.
+        """The logits (rows, stop - start, vocabulary) of these positions of ids (rows, length).
+
+        No block is run.
 
         Args:
-            ids: (rows, length).
             output: of the last block.
             others: fills the output of all other blocks; it matters only if the model looks at it.
         """
@@ -172,26 +160,12 @@ class BlockChain:
             return logits_at(self.model, ids, start, stop)
 
     def ends_with_last_block(self, ids: Tensor, output: Any) -> bool:
-        """Whether the logits depend on no other block's output than the last one's.
-
-        Args:
-            ids: (rows, length).
-            output: of the last block.
-        """
+        """Whether the logits of ids (rows, length) need the last block's output and no other's."""
         without_others, with_others = (
-            bool(self.logits(ids, 0, 1, output, others).isnan().any())
+            bool(self.logits(ids, output, 0, 1, others).isnan().any())
             for others in (torch.nan, 0.0)
         )
         return with_others or not without_others
-
-    def refuse_unless_last(self, ids: Tensor, output: Any) -> None:
-        """Refuse a model for which `ends_with_last_block` is not so.
-
-        Raises:
-            NsvdError: the model is such a one.
-        """
-        if not self.ends_with_last_block(ids, output):
-            raise self._refusal("are not all there is behind its logits")
 
     @contextmanager
     def keeping(self) -> Iterator[list[Any]]:

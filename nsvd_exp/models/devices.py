@@ -46,10 +46,7 @@ def resolve_device(device: str, count: int | None = None) -> str:
 
 def gpus_of(device: str, count: int | None = None) -> list[str]:
     """The GPUs that a resolved device stands for, the one where tokens go first; none for a CPU.
-
-    Args:
-        count: how many CUDA devices there are; None to ask the driver.
-    """
+    `count` is as in `resolve_device`."""
     if device == ALL_GPUS:
         return [f"cuda:{index}" for index in range(cuda_devices() if count is None else count)]
     return [] if device == "cpu" else [device]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.cache import HIDDEN
+from nsvd_exp.storage.temporary import make_temporary
 
 # Hidden states that take more than this are kept in a file. Those of LLaMA-7B take 4.3 GB
 # (256 x 2048 tokens in half precision).
@@ -83,18 +84,18 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 def _in_file(size: int, dtype: torch.dtype, folder: Path) -> Tensor:
     """A flat tensor of `size` bytes, mapped from a file that nothing but it holds."""
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".hidden.")
+        handle, path = make_temporary(folder, HIDDEN)
     except OSError as error:
         raise NsvdError(f"cache_dir={folder} cannot be written to: {error}") from None
     try:
         # Now, because a mapped file that meets a full disk later on kills the process.
         os.posix_fallocate(handle, 0, size)
-        return torch.from_file(name, shared=True, size=size // dtype.itemsize, dtype=dtype)
+        return torch.from_file(str(path), shared=True, size=size // dtype.itemsize, dtype=dtype)
     except OSError as error:
         raise NsvdError(
             f"{folder} has no room for {size / 1e9:.1f} GB of hidden states ({error.strerror}): "
             "give another cache_dir"
         ) from None
     finally:
+        path.unlink()
         os.close(handle)
-        os.unlink(name)

@@ -40,6 +40,8 @@ T = TypeVar("T")
 # HTTPError is the base class of whichever HTTP client this huggingface_hub is built on.
 NO_CONNECTION = (ConnectionError, TimeoutError, HTTPError)
 
+# Of weights that a config.json or an index may name.
+WEIGHTS_SUFFIXES = (".safetensors", ".safetensors.index.json")
 SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -157,7 +159,7 @@ def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False
         tokenizer_only: whether a folder without config.json will do.
 
     Raises:
-        NsvdError: neither is there, or it has no config.json.
+        NsvdError: neither is there, it has no config.json, or names weights outside of itself.
     """
     folder = Path(expand_path(name))
     if folder.is_dir():
@@ -165,6 +167,7 @@ def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False
         if not (config_path.is_file() or tokenizer_only):
             raise NsvdError(f"model folder {name} has no config.json")
         config = _read_json(config_path) if config_path.is_file() else {}
+        _refuse_weights_elsewhere(folder, config)
         return ModelSource(str(folder), None, {"sha256": model_folder_digest(folder)}, config)
     if name.startswith(("/", "./", "../", "~")):
         raise NsvdError(f"there is no model folder {folder}")
@@ -173,10 +176,36 @@ def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False
     return ModelSource(name, commit, {"hub": name, "commit": commit}, config)
 
 
+def _refuse_weights_elsewhere(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a model folder that says its weights are in a file which its digest does not cover.
+
+    A file may be a link, as all are in the hub's cache: the digest is of what is read through it.
+
+    Raises:
+        NsvdError: config.json or an index of shards names such a file, or is damaged.
+    """
+    named: list[tuple[str, Any]] = []
+    if "transformers_weights" in config:
+        named.append(("config.json", config["transformers_weights"]))
+    for index in sorted(folder.glob("*.index.json")):
+        shards = _read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise NsvdError(f"{index} has no weight_map")
+        named += [(index.name, shard) for shard in shards.values()]
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    for file, name in dict.fromkeys((file, str(name)) for file, name in named):
+        suffixes = (".bin",) if file.endswith(".bin.index.json") else WEIGHTS_SUFFIXES
+        if name not in present or name.startswith(".") or not name.endswith(suffixes):
+            raise NsvdError(
+                f"model folder {folder}: {file} says that weights are in '{name}', which is no "
+                f"*{suffixes[0]} file in the folder itself"
+            )
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NsvdError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise NsvdError(f"{path} holds no JSON object")

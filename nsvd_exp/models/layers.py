@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from nsvd_exp.errors import NsvdError
+from nsvd_exp.errors import LayersError, NsvdError
+
+Layer: TypeAlias = nn.Linear | Conv1D
+"""What is compressed: y = x Wᵀ + b, with its weight as it is or, in a Conv1D, transposed."""
 
 
 class LowRankLinear(nn.Module):
@@ -38,6 +46,11 @@ class LowRankLinear(nn.Module):
         """left @ right, (m, n): for model code that looks at a Linear's weight."""
         return self.left.weight @ self.right.weight
 
+    @property
+    def bias(self) -> Tensor | None:
+        """(m,) or None: for the same code."""
+        return self.left.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """(*, n) to (*, m)."""
         return self.left(self.right(x))
@@ -59,16 +72,47 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists.items(), key=lambda item: sum(p.numel() for p in item[1].parameters()))
 
 
-def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
+@dataclass(frozen=True)
+class Survey:
+    """What the decoder blocks of a model hold, apart from what `model.skip` leaves out.
+
+    Attributes:
+        layers: what can be compressed, by name, in the order of the module tree.
+        refused: why a layer cannot be, by name: it is quantised, shared or low-rank already.
+        dense: what is no Linear, by name, with the names of its matrices: fused experts, routers,
+            convolutions. It stays as it is.
+    """
+
+    layers: dict[str, Layer]
+    refused: dict[str, str]
+    dense: dict[str, str]
+
+
+def find_linears(model: nn.Module, skip: list[str], strict: bool = False) -> dict[str, Layer]:
     """Every Linear inside the decoder blocks, by name, in the order of the module tree.
+
+    What is no Linear stays dense.
 
     Args:
         skip: patterns of names that stay dense (fnmatch, on the full name or below a match).
+        strict: whether matrices outside of any Linear are refused, in place of left dense.
 
     Raises:
-        NsvdError: a pattern matches nothing; the blocks hold a weight that cannot be replaced by
-            two factors (quantised, convolution-style, fused experts, shared with another module,
-            low-rank already); or no Linear is left.
+        NsvdError: as `survey`, or no Linear is left.
+        LayersError: layers that cannot be replaced by two factors.
+    """
+    found = survey(model, skip, strict)
+    if found.refused:
+        raise LayersError(found.refused, found.layers, skip)
+    return found.layers
+
+
+def survey(model: nn.Module, skip: list[str], strict: bool = False) -> Survey:
+    """What the decoder blocks hold; the arguments are those of `find_linears`.
+
+    Raises:
+        NsvdError: the model has no blocks, a pattern matches nothing, or there is no Linear, not
+            even one that would be refused.
     """
     prefix, blocks = decoder_blocks(model)
     modules = {f"{prefix}.{name}": module for name, module in blocks.named_modules() if name}
@@ -76,22 +120,110 @@ def find_linears(model: nn.Module, skip: list[str]) -> dict[str, nn.Linear]:
     # With duplicates: one module under two names is shared as much as one weight in two modules.
     places = (module for _, module in model.named_modules(remove_duplicate=False))
     owners = Counter[Tensor](p for module in places for p in module.parameters(recurse=False))
-    found = {}
+    layers: dict[str, Layer] = {}
+    refused: dict[str, str] = {}
+    dense: dict[str, str] = {}
     for name, module in modules.items():
-        if name in skipped:
+        if name in skipped or name.startswith(tuple(f"{outer}." for outer in refused)):
             continue
         refusal = _refusal(module, owners)
         if refusal:
-            raise NsvdError(
-                f"{name} ({type(module).__name__}) {refusal}; to leave it dense: "
-                f"model.skip=[{name}]"
-            )
-        if isinstance(module, nn.Linear):
-            found[name] = module
-    if not found:
+            refused[name] = f"{refusal} ({type(module).__name__})"
+        elif is_layer(module):
+            layers[name] = module
+        elif matrices := _matrices(module):
+            dense[name] = f"{type(module).__name__}: {matrices}"
+    if strict:
+        refused |= {
+            name: f"holds matrices outside of any Linear ({held})" for name, held in dense.items()
+        }
+    if not (layers or refused):
         which = "that model.skip leaves" if skipped else "at all"
         raise NsvdError(f"the decoder blocks '{prefix}' hold no Linear to compress {which}")
-    return found
+    return Survey(layers, refused, dense)
+
+
+@torch.no_grad()
+def not_called(model: nn.Module, layers: Mapping[str, Layer]) -> list[str]:
+    """Layers of a model on the meta device that its forward pass does not call: code beside them
+    reads their weights, so that no calibration sees their inputs.
+
+    None of them where the forward pass looks at values, which a model on the meta device has not.
+    """
+    called: set[str] = set()
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        for name, layer in layers.items()
+    ]
+    ids = torch.zeros(1, 4, dtype=torch.long, device="meta")
+    # A mask of four dimensions is taken as it is: making one would look at values.
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool, device="meta")
+    try:
+        for options in ({}, {"attention_mask": mask}):
+            called.clear()
+            try:
+                model(input_ids=ids, use_cache=False, **options)
+            except Exception:  # whatever the model's own code raises without values
+                continue
+            return [name for name in layers if name not in called]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return []
+
+
+def dense_note(model: nn.Module, found: Survey) -> str | None:
+    """One line on what is no Linear and stays dense, and how much of the model that is."""
+    if not found.dense:
+        return None
+    kinds = dict.fromkeys(
+        f"{re.sub(r'[.][0-9]+[.]', '.*.', name, count=1)} ({held})"
+        for name, held in found.dense.items()
+    )
+    numbers = sum(
+        p.numel()
+        for name in found.dense
+        for p in model.get_submodule(name).parameters(recurse=False)
+    )
+    share = numbers / parameter_count(model)
+    return f"what is no Linear stays dense, {share:.1%} of the parameters: {', '.join(kinds)}"
+
+
+def is_layer(module: nn.Module) -> TypeGuard[Layer]:
+    """Whether a module computes y = x Wᵀ + b, and nothing else."""
+    if isinstance(module, Conv1D):
+        return type(module).forward is Conv1D.forward
+    return isinstance(module, nn.Linear) and _is_plain(module)
+
+
+def weight_of(layer: Layer) -> Tensor:
+    """W (m, n) of y = x Wᵀ + b; GPT-2's Conv1D keeps its transpose."""
+    return layer.weight.data.T if isinstance(layer, Conv1D) else layer.weight.data
+
+
+def shape_of(layer: Layer) -> tuple[int, int]:
+    """(m, n) of the weight: outputs and inputs."""
+    m, n = weight_of(layer).shape
+    return m, n
+
+
+def _is_plain(linear: nn.Linear) -> bool:
+    """Whether the forward of a Linear's class computes x Wᵀ + b, tried with a small weight."""
+    if type(linear).forward is nn.Linear.forward:
+        return True
+    probe = copy.copy(linear)
+    probe.in_features, probe.out_features = 3, 2
+    weight = nn.Parameter(torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]]), requires_grad=False)
+    bias = nn.Parameter(torch.tensor([7.0, -5.0]), requires_grad=False)
+    small = {"weight": weight, "bias": None if linear.bias is None else bias}
+    probe._parameters = {**linear._parameters, **small}
+    x = torch.tensor([[1.0, 0.0, 0.0], [3.0, -2.0, 5.0]])
+    try:
+        found = type(linear).forward(probe, x)
+    except Exception:  # it computes with more than a weight and a bias: any error of its own
+        return False
+    expected = nn.functional.linear(x, weight, small["bias"])
+    return isinstance(found, Tensor) and torch.equal(found, expected)
 
 
 def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
@@ -103,31 +235,34 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
             if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
         }
         if not matches:
-            linears = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-            example = (linears or list(modules))[0]
+            layers = [name for name, module in modules.items() if is_layer(module)]
+            example = (layers or list(modules))[0]
             raise NsvdError(f"model.skip: '{pattern}' matches no layer; one is called {example}")
         skipped |= matches
     return skipped
 
 
 def _refusal(module: nn.Module, owners: Counter[Tensor]) -> str | None:
-    """Why a module inside a block cannot be compressed; None where it can, or holds no matrix."""
+    """Why a module inside a block cannot be left out in silence, nor compressed; None else."""
     if isinstance(module, LowRankLinear):
-        return "is low-rank already: put the dense layer back first"
-    if isinstance(module, nn.Linear):
-        if type(module).forward is not nn.Linear.forward or not module.weight.is_floating_point():
-            return "is quantised or computes something else than x Wᵀ + b"
-        return "shares its weight with another module" if owners[module.weight] > 1 else None
-    if type(module).__name__ == "Conv1D" or isinstance(module, nn.Conv1d):
-        return "is a convolution-style Linear, which has no row-major weight to factorise"
-    parameters = module.named_parameters(recurse=False)
-    matrices = [name for name, p in parameters if p.ndim >= 2]
+        return "low-rank already: put the dense layer back first"
+    if isinstance(module, nn.Linear | Conv1D):
+        # Of one byte: float8, which counts as floating point.
+        if not module.weight.is_floating_point() or module.weight.element_size() == 1:
+            return "quantised"
+        shared = owners[module.weight] > 1 and is_layer(module)
+        return "its weight is shared with another module" if shared else None
     buffers = [
         b for b in module.buffers(recurse=False) if b.ndim >= 2 and not b.is_floating_point()
     ]
-    if matrices and not isinstance(module, nn.Embedding):
-        return f"holds the matrices {', '.join(matrices)} outside of any Linear (fused experts?)"
-    return "holds integer matrices (quantised)" if buffers else None
+    return "holds integer matrices (quantised)" if buffers and not _matrices(module) else None
+
+
+def _matrices(module: nn.Module) -> str:
+    """The names of the matrices that a module holds itself; those of an embedding do not count."""
+    if isinstance(module, nn.Embedding):
+        return ""
+    return ", ".join(n for n, p in module.named_parameters(recurse=False) if p.ndim >= 2)
 
 
 def replace(model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:

@@ -92,10 +92,7 @@ def _checked_model(
     source: ModelSource, config: ModelConfig, dtype: str, **placement: Any
 ) -> transformers.PreTrainedModel:
     """The model in eval mode, its checkpoint checked against the architecture."""
-    if source.is_local:
-        _check_weights(Path(source.name), config)
-    if source.config.get("quantization_config"):
-        raise NsvdError(f"{config.name} is quantised: its weights cannot be factorised as they are")
+    _check_checkpoint(source, config)
     with _quiet():
         model, info = _from_pretrained(
             transformers.AutoModelForCausalLM,
@@ -109,6 +106,28 @@ def _checked_model(
         )
     _check_loaded(config.name, info)
     # A model made from a config is in training mode; one that is loaded is not. Say so either way.
+    return model.eval()
+
+
+def load_empty(source: ModelSource, config: ModelConfig) -> transformers.PreTrainedModel:
+    """The model in eval mode with all its parameters on the meta device: no weight is read.
+
+    Raises:
+        NsvdError: there are no (safe) weights in its folder, it is quantised, or its config.json
+            describes no causal language model.
+    """
+    _check_checkpoint(source, config)
+    auto = transformers.AutoModelForCausalLM
+    with _quiet(), torch.device("meta"):
+        own = _from_pretrained(transformers.AutoConfig, source, config)
+        try:
+            model = auto.from_config(
+                own, dtype=torch.bfloat16, trust_remote_code=config.trust_remote_code
+            )
+        except Exception as error:  # a wrong config.json makes it raise anything; it is kept
+            raise NsvdError(
+                f"{config.name} cannot be loaded: {_advice(error, False, source, config)}"
+            ) from error
     return model.eval()
 
 
@@ -188,6 +207,13 @@ def _advice(error: Exception, is_tokenizer: bool, source: ModelSource, config: M
             "trust them: model.safetensors_only=false"
         )
     return text
+
+
+def _check_checkpoint(source: ModelSource, config: ModelConfig) -> None:
+    if source.is_local:
+        _check_weights(Path(source.name), config)
+    if source.config.get("quantization_config"):
+        raise NsvdError(f"{config.name} is quantised: its weights cannot be factorised as they are")
 
 
 def _check_weights(folder: Path, config: ModelConfig) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.blocks import BlockChain, Call
 from nsvd_exp.models.hidden_states import HOST_BYTES, HiddenStates
-from nsvd_exp.models.layers import is_finite
+from nsvd_exp.models.layers import Layer, is_finite
 from nsvd_exp.storage.files import ScratchFolder
 
 
@@ -58,7 +58,7 @@ class StreamedModel:
         assert self._own is not None
         return self._own.path / "statistics"
 
-    def block_of(self, index: int, layers: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
+    def block_of(self, index: int, layers: Mapping[str, Layer]) -> dict[str, Layer]:
         """Those of `layers` that are in this block."""
         inside = f"{self.chain.prefix}.{index}."
         return {name: layer for name, layer in layers.items() if name.startswith(inside)}
@@ -120,32 +120,30 @@ class Flow:
         batches: (rows, length) token ids each, on the device.
         rows: in all batches.
         dtype: of all the arithmetic.
+
+    Attributes:
+        states: the hidden states of all rows.
     """
 
     def __init__(
         self, streamed: StreamedModel, batches: Iterable[Tensor], rows: int, dtype: torch.dtype
     ) -> None:
-        self._streamed, self._chain = streamed, streamed.chain
+        self._chain = streamed.chain
         self._bounds: list[tuple[int, int]] = []
         self._calls: list[list[Call]] = []
-        self._states: HiddenStates | None = None
+        start = 0
         with streamed.rest(dtype):
             for ids in batches:
-                if self._states is None:
-                    self._run_first_block(ids, dtype)
+                if start == 0:
+                    hidden, (call,) = self._chain.calls(ids, 1)
+                    with streamed.block(0, dtype) as block:
+                        self._chain.hidden_of(call.on(block, hidden))
+                    self.states = HiddenStates(rows, hidden, streamed.folder, streamed.host_bytes)
                 hidden, calls = self._chain.calls(ids)
-                if self._states is None:
-                    self._states = HiddenStates(rows, hidden, streamed.folder, streamed.host_bytes)
-                start = self._bounds[-1][1] if self._bounds else 0
-                self._states.put(start, hidden)
+                self.states.put(start, hidden)
                 self._bounds.append((start, start + len(ids)))
                 self._calls.append(self._shared(calls))
-
-    def _run_first_block(self, ids: Tensor, dtype: torch.dtype) -> None:
-        """Learn the form in which blocks give their output."""
-        hidden, call = self._chain.entered(ids)
-        with self._streamed.block(0, dtype) as block:
-            self._chain.hidden_of(call.on(block, hidden))
+                start += len(ids)
 
     def _shared(self, calls: list[Call]) -> list[Call]:
         """These calls; where one equals that of the batch before, the object from there."""
@@ -153,12 +151,6 @@ class Flow:
             return calls
         pairs = zip(calls, self._calls[-1], strict=True)
         return [before if call.equals(before) else call for call, before in pairs]
-
-    @property
-    def states(self) -> HiddenStates:
-        """Where the hidden states are."""
-        assert self._states is not None, "no row of tokens"
-        return self._states
 
     def push(self, index: int) -> None:
         """Take all rows through this block, which has its weights."""

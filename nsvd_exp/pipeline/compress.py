@@ -18,6 +18,7 @@ from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import Eigenbasis
 from nsvd_exp.methods.truncation import OutputBasis, directions
 from nsvd_exp.models.batches import each_layer
+from nsvd_exp.models.layers import Layer, shape_of, weight_of
 from nsvd_exp.models.storage import Storage
 from nsvd_exp.progress import Progress
 
@@ -30,14 +31,14 @@ class BasisProvider(Protocol):
 
 
 def ranks_of(
-    layers: Mapping[str, nn.Linear], ratio: float, allocation: Allocation, storage: Storage
+    layers: Mapping[str, Layer], ratio: float, allocation: Allocation, storage: Storage
 ) -> dict[str, int]:
     """The rank of each layer when a fraction `ratio` of all their numbers is to be removed.
 
     Raises:
-        NsvdError: a layer is left without a rank; the message names it.
+        LayersError: layers are left without a rank; the message names all of them.
     """
-    shapes = {name: (linear.out_features, linear.in_features) for name, linear in layers.items()}
+    shapes = {name: shape_of(layer) for name, layer in layers.items()}
     # The decimal number that was typed: 0.55 is 55/100, which no binary float is.
     return allocation.ranks(shapes, 1 - Fraction(repr(float(ratio))), storage)
 
@@ -49,7 +50,6 @@ class Compressor:
     Attributes:
         ranks: by layer.
         calibration: None for a method that reads no activations.
-        storage: of the products.
         dtype: of the factors and biases. They are rounded to it once, from float64 or from what
             `bases` holds.
         solver: `basis` or `paper`.
@@ -67,7 +67,7 @@ class Compressor:
     at_once: int | None = None
 
     def compress(
-        self, layers: Mapping[str, nn.Linear], progress: Progress | None = None
+        self, layers: Mapping[str, Layer], progress: Progress | None = None
     ) -> tuple[dict[str, nn.Module], list[dict[str, Any]]]:
         """Factorise every layer; the model itself stays as it is.
 
@@ -88,8 +88,8 @@ class Compressor:
                 progress(len(table), len(layers))
         return compressed, table
 
-    def _replacement(self, name: str, linear: nn.Linear) -> tuple[nn.Module, dict[str, Any]]:
-        W = linear.weight.data
+    def _replacement(self, name: str, linear: Layer) -> tuple[nn.Module, dict[str, Any]]:
+        W = weight_of(linear)
         try:
             factors = self._factorise(name, W)
         except NsvdError as error:
@@ -108,14 +108,14 @@ class Compressor:
         if calibration is not None:
             # Read when it is first needed: a cell whose bases are at hand may not need it.
             known = functools.cache(lambda: calibration.of(name).to(W.device, torch.float64))
-        if self.bases is None or self.solver == "paper":
-            statistics = None if known is None else known()
-            return factorise(self.method, W, self.ranks[name], statistics, self.solver)
-        basis = self.bases.get(name, W, lambda: self._directions(W, known))
-        return basis.truncate(self.method, self.ranks[name], known, W.device)
 
-    def _directions(self, W: Tensor, known: Callable[[], Statistics] | None) -> Eigenbasis:
-        return directions(W.double(), self.method, None if known is None else known())
+        def statistics() -> Statistics | None:
+            return None if known is None else known()
+
+        if self.bases is None or self.solver == "paper":
+            return factorise(self.method, W, self.ranks[name], statistics(), self.solver)
+        basis = self.bases.get(name, W, lambda: directions(W.double(), self.method, statistics()))
+        return basis.truncate(self.method, self.ranks[name], known, W.device)
 
 
 def _row(name: str, W: Tensor, factors: Factors) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,8 @@ def window_nll(
         return torch.cat([_losses(model, ids, logits) for ids in batches]).tolist()
 
     tokens = fitting_tokens(model, device) if batch == "auto" else None
-    return finite(in_batches(score, windows, batch, device, progress, tokens))
+    nll = in_batches(score, windows, batch, device, progress, tokens)
+    return finite(nll, next(model.parameters()).dtype)
 
 
 Compressed = Callable[[int], AbstractContextManager[object]]
@@ -104,15 +105,9 @@ def _streamed_losses(
     batch: int | str,
     dtype: torch.dtype,
 ) -> list[float]:
-    """The loss in nats of each row of ids (rows, length), whose hidden states have left the last
-    block."""
+    """nats of each row of ids (rows, length), whose hidden states have left the last block."""
     chain, device = streamed.chain, streamed.device
-
-    def losses_of(part: Tensor, output: Any) -> Tensor:
-        step = positions_at_once(chain.model, part)
-        return window_losses(
-            chain.model, part, step, lambda start, stop: chain.logits(part, start, stop, output)
-        )
+    in_parts = chooses_positions(chain.model)
 
     def score(batches: Iterator[Tensor]) -> list[float]:
         losses: list[Tensor] = []
@@ -120,24 +115,30 @@ def _streamed_losses(
         for part in batches:
             start, stop = stop, stop + len(part)
             output = chain.output_of(states.get(start, stop))
-            if not losses:
-                chain.refuse_unless_last(part, output)
-            losses.append(losses_of(part, output))
+            if not losses and not chain.ends_with_last_block(part, output):
+                raise chain.refusal("are not all there is behind its logits")
+            step = positions_at_once(chain.model, part)
+            logits_of = functools.partial(chain.logits, part, output)
+            losses.append(summed_losses(part, step, logits_of, in_parts))
         return torch.cat(losses).tolist()
 
     with streamed.rest(dtype):
         return in_batches(score, ids, batch, device, tokens=STREAMED_TOKENS[device.type])
 
 
-def finite(nll: list[float]) -> list[float]:
-    """Returns nll; raises if a loss is not finite.
+def finite(nll: list[float], dtype: torch.dtype | None = None) -> list[float]:
+    """Returns nll; raises an NsvdError that names the window if a loss is not finite.
 
-    Raises:
-        NsvdError: a loss is NaN or Inf; the message names the window.
+    Args:
+        dtype: of the arithmetic, for the message.
     """
     for index, value in enumerate(nll):
         if not math.isfinite(value):
-            raise NsvdError(f"the loss of window {index} of {len(nll)} is {value}")
+            is_half = dtype == torch.float16
+            advice = " (float16 ends at 65504): try dtype=bfloat16, or evaluation.dtype=float32"
+            raise NsvdError(
+                f"the loss of window {index} of {len(nll)} is {value}{advice if is_half else ''}"
+            )
     return nll
 
 
@@ -152,46 +153,38 @@ def _losses(model: nn.Module, ids: Tensor, at_once: int | None) -> Tensor:
         chain = BlockChain(model)
         with chain.keeping() as kept:
             first = logits_at(model, ids, 0, step)
-        if chain.ends_with_last_block(ids, kept[-1]):
+        output = kept[-1]
+        if chain.ends_with_last_block(ids, output):
             return summed_losses(
-                ids, step, lambda a, b: first if a == 0 else chain.logits(ids, a, b, kept[-1])
+                ids, step, lambda a, b: chain.logits(ids, output, a, b) if a else first
             )
         del first
-    logits = logits_at(model, ids, 0, last)
-    return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
-
-
-def window_losses(
-    model: nn.Module, ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]
-) -> Tensor:
-    """As `summed_losses`, with one call for all positions where the model chooses none."""
-    if chooses_positions(model):
-        return summed_losses(ids, step, logits_of)
-    logits = logits_of(0, ids.shape[1] - 1)
-    return summed_losses(ids, step, lambda start, stop: logits[:, start:stop])
+    return summed_losses(ids, step, functools.partial(logits_at, model, ids), in_parts=False)
 
 
 def positions_at_once(model: nn.Module, ids: Tensor, logits: int | None = None) -> int:
-    """How many positions of all rows of ids (rows, length) have their logits in one chunk.
-
-    Args:
-        logits: of a chunk; None for LOGITS.
-    """
+    """How many positions of all rows of ids (rows, length) have their logits in one chunk."""
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     return max(1, (logits or LOGITS[ids.device.type]) // (len(ids) * vocabulary))
 
 
-def summed_losses(ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor]) -> Tensor:
+def summed_losses(
+    ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor], in_parts: bool = True
+) -> Tensor:
     """nats (rows,), float64, of ids (rows, length); no more than `step` positions in float32.
 
     Args:
         logits_of: (start, stop) to the logits (rows, stop - start, vocabulary) of these positions.
+        in_parts: whether to ask it for `step` positions at a time, or once for all.
     """
+    last = ids.shape[1] - 1
+    whole = None if in_parts else logits_of(0, last)
     total = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
-    for start in range(0, ids.shape[1] - 1, step):
-        stop = min(start + step, ids.shape[1] - 1)
+    for start in range(0, last, step):
+        stop = min(start + step, last)
         targets = ids[:, start + 1 : stop + 1].flatten()
-        logits = logits_of(start, stop).float().flatten(0, 1)
+        part = logits_of(start, stop) if whole is None else whole[:, start:stop]
+        logits = part.float().flatten(0, 1)
         losses = cross_entropy(logits, targets.to(logits.device), reduction="none")
         total += losses.view(len(ids), -1).sum(1, dtype=torch.float64).to(total.device)
     return total
@@ -209,3 +202,23 @@ def perplexity(nll: float, tokens: int) -> float:
         raise NsvdError(
             f"a mean loss of {nll / tokens:.0f} nats has no finite perplexity"
         ) from None
+
+
+def bits_per_byte(nll: float, size: int | None) -> float | None:
+    """nll / ln 2 / bytes: nll in nats over a text of `size` bytes.
+
+    Models with different tokenizers can be compared by it. None where the size is not known, or 0.
+    """
+    return nll / math.log(2) / size if size else None
+
+
+def word_perplexity(nll: float, words: int | None) -> float | None:
+    """exp(nll / words): nll in nats over a text of `words` words.
+
+    None where their number is not known, or 0, or where the value is beyond the largest float: a
+    "word" of a text without spaces can be a whole paragraph.
+    """
+    try:
+        return math.exp(nll / words) if words else None
+    except OverflowError:
+        return None

@@ -18,7 +18,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.base import Means, Statistics
 from nsvd_exp.models.batches import STREAMED_TOKENS, fitting_tokens, in_batches
 from nsvd_exp.models.blocks import kept_positions
-from nsvd_exp.models.layers import decoder_blocks, is_finite
+from nsvd_exp.models.layers import Layer, decoder_blocks, is_finite
 from nsvd_exp.models.streamed import Flow, StreamedModel
 from nsvd_exp.progress import Progress
 
@@ -71,7 +71,6 @@ class GramAccumulator(MeanAccumulator):
         self._lower = torch.zeros(channels, channels, dtype=dtype, device=x.device)
 
     def add(self, x: Tensor) -> None:
-        """Add inputs x (*, channels)."""
         super().add(x)
         x = x.reshape(-1, x.shape[-1])
         if x.dtype in HALF and not x.is_cuda:
@@ -84,11 +83,10 @@ class GramAccumulator(MeanAccumulator):
                 total += part
 
     def is_finite(self) -> bool:
-        """Whether no sum is NaN or Inf."""
         return super().is_finite() and is_finite(self._lower)
 
     def statistics(self) -> Statistics:
-        """What `nsvd_exp.methods.base` works with, on the CPU."""
+        """The means and the Gram matrix, on the CPU."""
         for start, stop in self._panels():
             self._lower[:start, start:stop] = self._lower[start:stop, :start].T
         return Statistics(gram=self._lower.cpu(), **vars(super().statistics()))
@@ -134,20 +132,14 @@ class InputWatcher(Generic[A]):
     Args:
         layers: the Linears to watch, by name.
         blocks: the decoder blocks that hold them.
-        accumulator: what sums the inputs.
-
-    Attributes:
-        accumulators: by leader.
-        leader: of each layer, the first one that read the same input.
-        tokens: how many tokens each layer has read.
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Linear], blocks: Iterable[nn.Module], accumulator: type[A]
+        self, layers: Mapping[str, Layer], blocks: Iterable[nn.Module], accumulator: type[A]
     ) -> None:
-        self.accumulators: dict[str, A] = {}
-        self.leader: dict[str, str] = {}
-        self.tokens: Counter[str] = Counter()
+        self._accumulators: dict[str, A] = {}  # by leader
+        self._leader: dict[str, str] = {}  # of each layer, the first one that read the same input
+        self._tokens: Counter[str] = Counter()  # that each layer has read
         self._layers, self._blocks, self._accumulator = layers, blocks, accumulator
         self._seen: dict[tuple[int, ...], tuple[str, Tensor]] = {}
 
@@ -166,25 +158,21 @@ class InputWatcher(Generic[A]):
                 handle.remove()
 
     def sums(self) -> Sums[A]:
-        """All sums.
-
-        Raises:
-            NsvdError: an input is not finite, or two layers share some of their inputs only.
-        """
-        for name, accumulator in self.accumulators.items():  # in the order of the forward pass
+        """All sums; an NsvdError if one is not finite, or two layers share only some inputs."""
+        for name, accumulator in self._accumulators.items():  # in the order of the forward pass
             if not accumulator.is_finite():
                 raise NsvdError(
                     f"the input of {name} is NaN or Inf: "
                     "try another dtype (float16 overflows at 65504), or check the checkpoint"
                 )
-        for name, leader in self.leader.items():
-            if self.tokens[name] != self.accumulators[leader].tokens:
+        for name, leader in self._leader.items():
+            if self._tokens[name] != self._accumulators[leader].tokens:
                 raise NsvdError(
                     f"{name} shares some of its inputs with {leader}, but not all of them: leave "
                     "one of them dense with model.skip"
                 )
-        reads = {name: self.leader[name] for name in self._layers if name in self.leader}
-        return Sums(self.accumulators, reads)
+        reads = {name: self._leader[name] for name in self._layers if name in self._leader}
+        return Sums(self._accumulators, reads)
 
     def _forget(self, *_: object) -> None:
         self._seen.clear()
@@ -192,17 +180,17 @@ class InputWatcher(Generic[A]):
     def _hook(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
             x = inputs[0] if inputs else named["input"]
-            self.tokens[name] += x.numel() // x.shape[-1]
+            self._tokens[name] += x.numel() // x.shape[-1]
             leader, _x = self._seen.setdefault(_place(x), (name, x))
-            if self.leader.setdefault(name, leader) != leader:
+            if self._leader.setdefault(name, leader) != leader:
                 raise NsvdError(
                     f"{name} shares its input with {leader} in this pass, but with "
-                    f"{self.leader[name]} in an earlier one: leave it dense with model.skip"
+                    f"{self._leader[name]} in an earlier one: leave it dense with model.skip"
                 )
             if leader == name:
-                if name not in self.accumulators:
-                    self.accumulators[name] = self._accumulator(x)
-                self.accumulators[name].add(x)
+                if name not in self._accumulators:
+                    self._accumulators[name] = self._accumulator(x)
+                self._accumulators[name].add(x)
 
         return hook
 
@@ -214,26 +202,36 @@ def _place(x: Tensor) -> tuple[int, ...]:
     return x.data_ptr(), changes, *x.shape, *x.stride()
 
 
+Keep = Callable[[Mapping[str, Layer], Sums[A]], object]
+"""Called with layers and the sums of their inputs."""
+
+
 @torch.no_grad()
 def watch(
-    model: nn.Module,
-    layers: Mapping[str, nn.Linear],
+    model: nn.Module | StreamedModel,
+    layers: Mapping[str, Layer],
     rows: Tensor,
     accumulator: type[A],
+    keep: Keep[A],
     batch: int | str = "auto",
     progress: Progress | None = None,
-) -> Sums[A]:
-    """The sums of the inputs of `layers` over `rows`.
+) -> None:
+    """Sum the inputs of `layers` over `rows`.
 
     Args:
         model: dense, in eval mode.
         rows: (rows, length) token ids.
+        keep: of all layers; or, of a streamed model, of those of one block after the other, from
+            the first block again where memory runs out.
         batch: rows of one forward pass; `auto` starts large and halves it when memory runs out.
 
     Raises:
-        NsvdError: a layer's input is not finite, or two layers share some of their inputs and not
-            others.
+        NsvdError: a layer's input is not finite, two layers share some of their inputs and not
+            others, or the blocks of a streamed model cannot be run one by one.
     """
+    if isinstance(model, StreamedModel):
+        _watch_block_by_block(model, layers, rows, accumulator, keep, batch, progress)
+        return
 
     def attempt(batches: Iterator[Tensor]) -> InputWatcher[A]:
         watcher = InputWatcher(layers, decoder_blocks(model)[1], accumulator)
@@ -246,28 +244,18 @@ def watch(
     # From the beginning with a smaller batch: a pass that broke off has added some layers already.
     device = next(model.parameters()).device
     tokens = fitting_tokens(model, device) if batch == "auto" else None
-    return in_batches(attempt, rows, batch, device, progress, tokens).sums()
+    keep(layers, in_batches(attempt, rows, batch, device, progress, tokens).sums())
 
 
-@torch.no_grad()
-def watch_streamed(
+def _watch_block_by_block(
     streamed: StreamedModel,
-    layers: Mapping[str, nn.Linear],
+    layers: Mapping[str, Layer],
     rows: Tensor,
     accumulator: type[A],
-    keep: Callable[[Mapping[str, nn.Linear], Sums[A]], object],
-    batch: int | str = "auto",
-    progress: Progress | None = None,
+    keep: Keep[A],
+    batch: int | str,
+    progress: Progress | None,
 ) -> None:
-    """As `watch`, with the sums of one block after the other.
-
-    Args:
-        keep: called with the layers of each block and the sums of their inputs. Where memory runs
-            out, the pass starts again from the first block.
-
-    Raises:
-        NsvdError: as `watch`, or the blocks cannot be run one by one.
-    """
     dtype, blocks = next(streamed.model.parameters()).dtype, streamed.chain.blocks
 
     def attempt(batches: Iterator[Tensor]) -> None:

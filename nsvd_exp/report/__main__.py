@@ -1,11 +1,13 @@
-"""`python -m nsvd_exp.report`: the paper's tables and figures from a `results_dir`."""
+"""`python -m nsvd_exp.report`: the tables, figures and page of a `results_dir`."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nsvd_exp.errors import NsvdError, unknown_name
@@ -18,15 +20,21 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m nsvd_exp.report",
-        description="Shows the stored results as the paper's tables and figures, beside the "
-        "paper's own numbers. Writes RESULTS_DIR/report/index.html, and one file per table and "
-        "format.",
+        description="Shows the stored results: which method is best, every number in one table, "
+        "plots, and the layouts of the paper's tables. Writes RESULTS_DIR/report/index.html, and "
+        "one file per table and format.",
         epilog="Exit status: 0 if all was made, 1 if a part could not be made, 2 if nothing could.",
     )
     add = parser.add_argument
     add("results_dir", nargs="?", default="results", metavar="RESULTS_DIR", help="[results]")
-    add("--model", metavar="TITLE", help="show this model only, by its title in the tables")
-    add("--tables", metavar="1,3", help="which of Tables 1 to 6; 2 includes Figure 1 [all]")
+    add("--model", metavar="TITLE", help="show this model only, and all of its figures")
+    add(
+        "--tables",
+        metavar="1,3",
+        help="which of the paper's Tables 1 to 6 to lay results out like; 2 includes Figure 1 "
+        "[those of which a row is stored]",
+    )
+    add("--paper", action="store_true", help="show the paper's own numbers beside the stored ones")
     add("--format", metavar="md,tex", help="which of md, tex, csv, html [all]")
     add("--out", metavar="FOLDER", help="where to write [RESULTS_DIR/report]")
     add("--compare", metavar="OTHER", help="show how RESULTS_DIR differs from this other one")
@@ -47,13 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     complaints: list[str] = []
     try:
-        complaints += _run(options)
+        with _without_collection():
+            complaints += _run(options)
     except NsvdError as error:
         terminal.complain(f"error: {error}")
         return 2
     for complaint in complaints:
         terminal.complain(f"error: {complaint}")
     return 1 if complaints else 0
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Look for no garbage: a store is many objects that stay, and a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _run(options: argparse.Namespace) -> list[str]:
@@ -70,7 +91,9 @@ def _run(options: argparse.Namespace) -> list[str]:
         raise NsvdError("--wandb logs the page too: leave out --format, or name html in it")
     report = gather(options.results_dir, [int(n) for n in numbers], options.model)
     out = Path(options.out or Path(options.results_dir) / "report")
-    written = make.write(report, out, formats)
+    terminal.show_headlines(report.groups)
+    terminal.show_results(report.groups)
+    written = make.write(report, out, formats, options.paper, all_figures=bool(options.model))
     if options.compare:
         written += _compare(options, out)
     _say(report, out, len(written), formats)
@@ -95,13 +118,12 @@ def _compare(options: argparse.Namespace, out: Path) -> list[Path]:
 
     here, there = (contents_of(folder) for folder in (options.results_dir, options.compare))
     comparison = compare(here, there, options.model)
-    terminal.show(terminal.comparison_table(comparison))
+    terminal.show_comparison(comparison)
     return write_comparison(comparison, out)
 
 
 def _say(report: Report, out: Path, files: int, formats: Sequence[str]) -> None:
-    for what, command in report.gaps:
-        print(f"{what}\n    {command}")
+    terminal.show_gaps(report.gaps)
     page = out / "index.html"
     print(f"{files} files in {out}" + (f"; to look at: {page}" if "html" in formats else ""))
 

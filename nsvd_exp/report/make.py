@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,31 +15,48 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.comparison import Comparison
-from nsvd_exp.report.model.methods import shown_method
 from nsvd_exp.report.model.report import SIMILARITY_TABLE, Report
+from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.model.tables import Block
-from nsvd_exp.report.render import documents, figures, records
-from nsvd_exp.report.render.page import Drawing, Page, page_text
+from nsvd_exp.report.render import documents, figures, markup, records
+from nsvd_exp.report.render.page import Drawing, page_text
 from nsvd_exp.report.render.plot_style import save
 from nsvd_exp.storage.files import write_atomically
 
+RESULTS = "results"
+LONGEST_NAME = 100
 TEXT_FORMATS = ("md", "tex", "csv")
 FORMATS = (*TEXT_FORMATS, "html")
 INDEX = "index.html"
 
+FIGURE_FORMATS = ("svg", "pdf", "png")
+# Drawing takes longest: of a store of many cells it is few figures, and the page's alone.
+LARGE_STORE = 300
+FIGURES_OF_LARGE_STORE = 2
+
 FIGURE1_CAPTION = (
     "Cosine similarity between the calibration set's activations and each evaluation set's, one "
-    "value a compressed layer; statistic: {}."
+    "value per compressed layer; statistic: {}."
 )
+RATIO_CAPTION = "Logarithmic axis; dotted: the dense model."
 K1_CAPTION = (
     "Left: each set's perplexity against ASVD-I's (positive: lower). Right: the average over the "
-    "sets other than WikiText-2."
+    "sets that calibration took nothing from."
 )
 
 
-def write(report: Report, out: Path, formats: Collection[str] = FORMATS) -> list[Path]:
+def write(
+    report: Report,
+    out: Path,
+    formats: Collection[str] = FORMATS,
+    with_paper: bool = False,
+    all_figures: bool = False,
+) -> list[Path]:
     """Write the tables, the figures and, with `html`, the page `index.html`.
+
+    Args:
+        with_paper: whether the paper's numbers stand beside ours; the page has a switch for them.
+        all_figures: whether to draw all figures of a large store too.
 
     Returns:
         The files that were written.
@@ -48,85 +66,101 @@ def write(report: Report, out: Path, formats: Collection[str] = FORMATS) -> list
     """
     with _writing(out):
         written = [
-            _put(out / f"table{number}.{extension}", content)
+            _put(out / f"{name}.{extension}", content)
             for extension in TEXT_FORMATS
             if extension in formats
-            for number, content in table_texts(report, extension)
+            for name, content in table_texts(report, extension, with_paper)
         ]
+        planned = list(_planned(report, with_paper))
+        is_large = sum(len(group.setting.cells) for group in report.groups) > LARGE_STORE
+        few = is_large and not all_figures
+        kept = planned[:FIGURES_OF_LARGE_STORE] if few else planned
+        kinds = FIGURE_FORMATS[:1] if few else FIGURE_FORMATS
         drawings = []
-        for drawing, figure in _drawn(report, out / "figures"):
-            written += save(figure, drawing.svg.parent, drawing.svg.stem)
-            drawings.append(drawing)
+        for drawn in kept:
+            svg = out / "figures" / _file_name(drawn.name, drawn.model)
+            written += save(drawn.draw(), svg.parent, svg.stem, kinds)
+            drawings.append(Drawing(drawn.title, drawn.caption, drawn.model, svg))
         if "html" in formats:
-            written += [
-                _put(out / name, page_text(page)) for name, page in _pages(report, drawings)
-            ]
+            undrawn = list(dict.fromkeys(drawn.model for drawn in planned[len(kept) :]))
+            page = page_text(report, drawings, undrawn, with_paper)
+            written.append(_put(out / INDEX, page))
     return written
 
 
-def table_texts(report: Report, extension: str) -> Iterator[tuple[int, str]]:
-    """The number and the content of each table in one of TEXT_FORMATS."""
+def table_texts(
+    report: Report, extension: str, with_paper: bool = False
+) -> Iterator[tuple[str, str]]:
+    """The name and the content of each table in one of TEXT_FORMATS.
+
+    LaTeX has one more, `all`, which compiles the others.
+    """
+    texts = dict(_table_texts(report, extension, with_paper))
+    if extension == "tex":
+        texts["all"] = markup.latex_document(list(texts))
+    yield from texts.items()
+
+
+def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[tuple[str, str]]:
+    of_results: dict[str, Callable[[list[Group]], str]] = {
+        "md": documents.results_markdown,
+        "tex": documents.results_latex,
+        "csv": lambda groups: records.csv_text(records.of_results(groups)),
+    }
+    if report.groups:
+        yield RESULTS, of_results[extension](report.groups)
     for number, blocks in report.tables.items():
-        if blocks and extension == "csv":
-            yield number, records.csv_text(records.perplexity_frame(blocks))
-        elif blocks:
+        if extension == "csv":
+            yield f"table{number}", records.csv_text(records.of_layout(blocks, with_paper))
+        else:
             document = documents.markdown if extension == "md" else documents.latex
-            yield number, document(number, blocks)
-    if SIMILARITY_TABLE in report.numbers:
-        of_similarities: dict[str, Callable[[list[SimilarityBlock]], str]] = {
-            "md": documents.similarity_markdown,
-            "tex": documents.similarity_latex,
-            "csv": lambda blocks: records.csv_text(records.similarity_frame(blocks)),
-        }
-        yield SIMILARITY_TABLE, of_similarities[extension](report.similarities)
+            yield f"table{number}", document(number, blocks, with_paper)
+    of_similarities: dict[str, Callable[[list[SimilarityBlock], bool], str]] = {
+        "md": documents.similarity_markdown,
+        "tex": documents.similarity_latex,
+        "csv": lambda *asked: records.csv_text(records.of_similarities(*asked)),
+    }
+    if report.similarities:
+        yield (
+            f"table{SIMILARITY_TABLE}",
+            of_similarities[extension](report.similarities, with_paper),
+        )
 
 
-def _drawn(report: Report, folder: Path) -> Iterator[tuple[Drawing, Figure]]:
-    """The figures of every model's main setting, each with its file and its place on the page."""
+@dataclass(frozen=True)
+class Planned:
+    """A figure that can be drawn."""
+
+    name: str
+    model: str
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def _planned(report: Report, with_paper: bool) -> Iterator[Planned]:
+    """The figures of every model's main setting; what can be drawn of all models comes first."""
+    main = [group for group in report.groups if group.place == 0 and group.ratios]
+    for group in (group for group in main if figures.has_ratios(group)):
+        printed = paper.perplexities_of(group.title) if with_paper else {}
+        draw = functools.partial(figures.against_ratio, group, printed)
+        yield Planned("ratio", group.model, "Perplexity and ratio", RATIO_CAPTION, draw)
     for alike in report.similarities:
         if alike.place == 0 and alike.statistics:
             caption = FIGURE1_CAPTION.format(alike.shown)
-            svg = folder / _file_name("figure1", alike.model)
-            drawing = Drawing(SIMILARITY_TABLE, "Figure 1", caption, alike.model, svg)
-            yield drawing, figures.figure1(alike, alike.shown)
-    for number, draw, name, title, caption in _curves():
-        for block in report.tables.get(number, []):
-            figure = draw(block) if block.setting is not None and block.place == 0 else None
-            if figure is not None:
-                svg = folder / _file_name(name, block.model)
-                yield Drawing(number, title, caption, block.model, svg), figure
-
-
-def _curves() -> Iterator[tuple[int, Callable[[Block], Figure | None], str, str, str]]:
-    """Table, function, file name, title and caption of each figure with curves."""
-    yield 1, figures.against_ratio, "ratio", "Perplexity against ratio", "Logarithmic axis."
-    for number, table in paper.tables().items():
-        for method in sorted(table.varied):
-            name, title = f"k1_{method.partition('_')[0]}", shown_method(method).title
-            yield number, figures.against_k1, name, f"{title} against k1", K1_CAPTION
+            draw = functools.partial(figures.figure1, alike, alike.shown, with_paper)
+            title = "Similarity of activations, like Figure 1"
+            yield Planned("figure1", alike.model, title, caption, draw)
+    for group in main:
+        for method, ratio in figures.k1_curves(group):
+            title = f"{group.setting.methods[method].title} and k1"
+            draw = functools.partial(figures.against_k1, group, method, ratio)
+            yield Planned(f"k1_{method}", group.model, title, K1_CAPTION, draw)
 
 
 def _file_name(figure: str, model: str) -> str:
-    slug = re.sub(r"[^\w.-]+", "-", model)
+    slug = re.sub(r"[^\w.-]+", "-", model)[:LONGEST_NAME]
     return f"{figure}-{slug}.svg"
-
-
-def _pages(report: Report, drawings: Sequence[Drawing]) -> Iterator[tuple[str, Page]]:
-    """The file name and the content of `index.html` and of one page per table."""
-    asked = report.similarities if SIMILARITY_TABLE in report.numbers else None
-    whole = Page(report.source, report.tables, asked, list(drawings), report.gaps, report.problems)
-    yield INDEX, whole
-    for number in report.numbers:
-        yield (
-            f"table{number}.html",
-            dataclasses.replace(
-                whole,
-                tables={n: blocks for n, blocks in report.tables.items() if n == number},
-                similarities=asked if number == SIMILARITY_TABLE else None,
-                drawings=[drawing for drawing in drawings if drawing.table == number],
-                gaps=[],
-            ),
-        )
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -138,11 +172,11 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
     Raises:
         NsvdError: `out` cannot be written to.
     """
-    frame = records.comparison_frame(comparison)
-    body = frame.to_markdown(index=False, disable_numparse=True)
+    found = records.of_comparison(comparison)
+    body = documents.records_markdown(found)
     with _writing(out):
         return [
-            _put(out / "compare.csv", records.csv_text(frame)),
+            _put(out / "compare.csv", records.csv_text(found)),
             _put(out / "compare.md", f"# Comparison\n\n{comparison.summary}\n\n{body}\n"),
         ]
 
@@ -171,11 +205,15 @@ def log_to_wandb(
         written: what `write` has written, with the page.
         mode: `online` or `offline`.
     """
+    import pandas
+
     from nsvd_exp.tracking.report import log_report
 
-    frames = {f"table{n}": records.perplexity_frame(b) for n, b in report.tables.items() if b}
-    if SIMILARITY_TABLE in report.numbers:
-        frames[f"table{SIMILARITY_TABLE}"] = records.similarity_frame(report.similarities)
+    found = {RESULTS: records.of_results(report.groups)}
+    found |= {f"table{n}": records.of_layout(b, True) for n, b in report.tables.items()}
+    if report.similarities:
+        found[f"table{SIMILARITY_TABLE}"] = records.of_similarities(report.similarities, True)
+    frames = {name: pandas.DataFrame(rows) for name, rows in found.items()}
     images = [path for path in written if path.suffix == ".png"]
     page = next(path for path in written if path.name == INDEX)
     directory = Path(expand_path(report.source))

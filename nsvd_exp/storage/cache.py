@@ -5,6 +5,8 @@
                             .json           which entries it uses
     cache_dir/<kind>/<key>.json             what an entry is of; its time is that of its last use
     cache_dir/<kind>/<key>*                 its files and folders
+    cache_dir/.streamed.*, .hidden.*        what a streamed model needs for itself
+    .*.tmp                                  files that are being written
 
 An entry is in use from `Cache.use` until the same `Cache` uses another of its kind, or ends. Who
 removes entries looks at the living processes under `.lock`, which `use` takes too: an entry is
@@ -19,7 +21,6 @@ import logging
 import os
 import shutil
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,7 +31,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.files import held_by_another, hold, take, whoami, write_text
+from nsvd_exp.storage.files import hold, read_object, write_text
+from nsvd_exp.storage.in_use import Pin, users_of
+from nsvd_exp.storage.temporary import TEMPORARY, is_dead, remove_dead, temporaries_in
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,10 @@ STATISTICS, BASES = "calibration", "bases"
 KINDS = (STATISTICS, BASES)
 # What each value of `cache.keep` keeps.
 KEPT: dict[str, tuple[str, ...]] = {"none": (), "statistics": (STATISTICS,), "bases": KINDS}
+
+# How the names of temporary things in `cache_dir` itself begin: of the folder that a streamed model
+# has for itself, and of the file of hidden states that the host has no room for.
+SCRATCH = STREAMED, HIDDEN = ".streamed.", ".hidden."
 
 # safetensors reports a full disk as an error of its own.
 CANNOT_WRITE = (OSError, SafetensorError)
@@ -64,6 +71,21 @@ class Entry:
     users: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Temporary:
+    """A file that is being written, or a folder that a streamed model uses.
+
+    Attributes:
+        bytes, used: as in `Entry`.
+        is_dead: whether its process is dead, so that the next run removes it.
+    """
+
+    path: Path
+    bytes: int
+    used: float
+    is_dead: bool
+
+
 class Cache:
     """A `cache_dir` as this process uses it.
 
@@ -85,7 +107,7 @@ class Cache:
         self._counting = threading.Lock()  # of the room: threads may write at once
         self._said: set[str] = set()
         # By process: a forked one has a copy of its parent's pin, but not its lock.
-        self._pins: dict[int, _Pin] = {}
+        self._pins: dict[int, Pin] = {}
 
     def keeps(self, kind: str) -> bool:
         """Whether entries of this kind are kept."""
@@ -146,6 +168,21 @@ class Cache:
         with self._alone():
             return self._entries()
 
+    def temporaries(self) -> list[Temporary]:
+        """All temporary files and folders, whether or not their process is alive."""
+        return [Temporary(path, *_status(path), is_dead(path)) for path in self._temporary_paths()]
+
+    def tidy(self) -> None:
+        """Remove the temporary files and folders of dead processes, as far as that can be done."""
+        with suppress(OSError):
+            remove_dead(self._temporary_paths())
+
+    def _temporary_paths(self) -> list[Path]:
+        own = [path for prefix in SCRATCH for path in self.folder.glob(f"{prefix}*")]
+        folders = [self.folder / kind for kind in KINDS]
+        folders += [path for folder in folders for path in _iterdir(folder) if path.is_dir()]
+        return own + [path for folder in folders for path in temporaries_in(folder)]
+
     def remove(self, wanted: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
         """Remove the wanted entries that are not in use.
 
@@ -175,6 +212,8 @@ class Cache:
         with self._alone():
             entries = self._entries()
             total = sum(entry.bytes for entry in entries)
+            written = (t for t in self.temporaries() if t.path.parent != self.folder)
+            total += sum(temporary.bytes for temporary in written)
             for entry in entries:
                 if total + size <= limit:
                     break
@@ -187,18 +226,20 @@ class Cache:
         return hold(self.folder / ".lock", "the list of the cache", lambda _: None)
 
     def _entries(self) -> list[Entry]:
-        users = _users(self.folder)
+        users = users_of(self.folder)
         found = []
         for kind in KINDS:
             files: dict[str, list[Path]] = {}
             for path in _iterdir(self.folder / kind):
-                files.setdefault(_key_of(path), []).append(path)
+                if not path.name.startswith("."):
+                    files.setdefault(_key_of(path), []).append(path)
             for key, paths in files.items():
                 using = tuple(who for who, used in users if used.get(kind) == key)
                 note = self._note(kind, key)
+                about = {name: str(value) for name, value in read_object(note).items()}
                 used = max(_status(path)[1] for path in ([note] if note in paths else paths))
                 size = sum(_status(path)[0] for path in paths)
-                found.append(Entry(kind, key, _read_json(note), size, used, using))
+                found.append(Entry(kind, key, about, size, used, using))
         return sorted(found, key=lambda entry: entry.used)
 
     def _remove(self, entry: Entry) -> None:
@@ -214,60 +255,17 @@ class Cache:
     def _note(self, kind: str, key: str) -> Path:
         return self.folder / kind / f"{key}.json"
 
-    def _pin(self) -> _Pin:
+    def _pin(self) -> Pin:
         pid = os.getpid()
         if pid not in self._pins:
-            pin = self._pins[pid] = _Pin(self.folder)
+            pin = self._pins[pid] = Pin(self.folder)
             weakref.finalize(self, pin.release)  # with this object, or at the end of the process
         return self._pins[pid]
 
 
-class _Pin:
-    """Which entries are in use here, for other processes to see."""
-
-    def __init__(self, folder: Path) -> None:
-        who = whoami()
-        name = f"{who['host']}-{who['pid']}-{uuid.uuid4().hex[:8]}"
-        self._note = folder / "in_use" / f"{name}.json"
-        self._note.parent.mkdir(exist_ok=True)
-        self._used: dict[str, str] = {}
-        self._pid = os.getpid()
-        self._who = f"process {who['pid']} on {who['host']}"
-        self._lock = take(self._note.with_suffix(".lock"))
-
-    def use(self, kind: str, key: str) -> None:
-        """Note the entry in place of the last one of its kind; called under `.lock`."""
-        if self._used.get(kind) != key:
-            used = self._used | {kind: key}
-            self._note.write_text(json.dumps({"who": self._who, "used": used}), encoding="utf-8")
-            self._used = used
-
-    def release(self) -> None:
-        """Nothing is in use here any more."""
-        if os.getpid() != self._pid:  # a forked process ends: the pin is its parent's
-            return
-        self._note.unlink(missing_ok=True)
-        self._note.with_suffix(".lock").unlink(missing_ok=True)
-        self._lock.release()
-
-
-def _users(folder: Path) -> list[tuple[str, dict[str, str]]]:
-    """The living processes, each with the entries it uses, by kind; tidies up after the dead."""
-    users = []
-    for lock in (folder / "in_use").glob("*.lock"):
-        note = lock.with_suffix(".json")
-        if held_by_another(lock):
-            noted = _read_json(note)
-            users.append((str(noted.get("who", lock.stem)), dict(noted.get("used", {}))))
-        else:
-            note.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
-    return users
-
-
 def _key_of(path: Path) -> str:
-    """The key that a file's name begins with, after the dot that temporary files begin with."""
-    return path.name.lstrip(".").partition(".")[0]
+    """The key that a file's name begins with."""
+    return path.name.partition(".")[0]
 
 
 def _iterdir(folder: Path) -> Iterator[Path]:
@@ -275,19 +273,15 @@ def _iterdir(folder: Path) -> Iterator[Path]:
 
 
 def _status(path: Path) -> tuple[int, float]:
-    """The bytes of a file, or of all files in a folder, and the time of the last change."""
+    """The bytes of a file, or of all files in a folder, and the time of the last change.
+
+    Files that are being written there are not among them.
+    """
     size, changed = 0, 0.0
-    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+    inside = [file for file in path.rglob("*") if not file.match(TEMPORARY)]
+    for file in [path, *inside]:
         with suppress(FileNotFoundError):  # a temporary file that was renamed meanwhile
             status = file.stat()
             size += status.st_size if file.is_file() else 0
             changed = max(changed, status.st_mtime)
     return size, changed
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -16,9 +16,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import socket
+import stat
 import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,8 +30,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.temporary import NO_FLOCK, lock_in, make_temporary, remove_dead
 
-NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+# Of a name that becomes part of a path. A file system takes 255 bytes, and more is added to it.
+LONGEST_NAME, LONGEST_NAME_BYTES = 100, 200
+LARGEST_READ = 2**30
 
 
 class DamagedError(Exception):
@@ -48,20 +52,63 @@ def checksum(parts: Iterable[bytes | memoryview]) -> int:
     return found
 
 
+def path_component(kind: str, name: str) -> str:
+    """`name`, if it can be one component of a path: the one rule for names that a user gives.
+
+    Args:
+        kind: of what has the name, for messages.
+
+    Raises:
+        NsvdError: it is empty or too long, begins with a dot, or holds a separator or a character
+            that cannot be printed.
+    """
+    problem = None
+    if not name:
+        problem = "is empty"
+    elif name.startswith("."):
+        problem = "begins with a dot"
+    elif "/" in name or "\\" in name:
+        problem = "holds a separator of paths"
+    elif not name.isprintable():
+        problem = "holds a character that cannot be printed"
+    elif len(name) > LONGEST_NAME or len(name.encode()) > LONGEST_NAME_BYTES:
+        problem = f"is longer than {LONGEST_NAME} characters or {LONGEST_NAME_BYTES} bytes"
+    if problem:
+        raise NsvdError(f"the {kind} name {name[:40]!r} {problem}, and cannot be part of a path")
+    return name
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file. Waits for nobody, as reading a FIFO would.
+
+    Raises:
+        OSError: it is not there, cannot be read, is of another kind, or is above LARGEST_READ.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > LARGEST_READ:
+            raise OSError(errno.EFBIG, "it is too large", str(path))
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = make_temporary(path.parent, f".{path.name}.", ".tmp")
     try:
         write(temporary)
         temporary.chmod(0o644)  # those of mkstemp are private; a store is shared
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        os.fsync(handle)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -145,14 +192,24 @@ class ScratchFolder:
     """
 
     def __init__(self, parent: Path, prefix: str) -> None:
-        for lock in parent.glob(f"{prefix}*/.lock"):
-            if not held_by_another(lock):
-                shutil.rmtree(lock.parent, ignore_errors=True)
-        self._folder = tempfile.TemporaryDirectory(
-            dir=parent, prefix=prefix, ignore_cleanup_errors=True
-        )
-        self.path = Path(self._folder.name)
-        self._lock = take(self.path / ".lock")
+        remove_dead(parent.glob(f"{prefix}*"))
+        handle = None
+        while handle is None:
+            self._folder = tempfile.TemporaryDirectory(
+                dir=parent, prefix=prefix, ignore_cleanup_errors=True
+            )
+            self.path = Path(self._folder.name)
+            handle = lock_in(self.path)
+        self._release = weakref.finalize(self, os.close, handle)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where the file is damaged, or something else."""
+    try:
+        value = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def whoami() -> dict[str, Any]:

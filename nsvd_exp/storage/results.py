@@ -8,41 +8,36 @@ describes the fields.
 
 from __future__ import annotations
 
-import json
+import os
+import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.files import hold, write_text
+from nsvd_exp.storage.files import (
+    DamagedError,
+    hold,
+    path_component,
+    read_regular,
+    write_atomically,
+)
 from nsvd_exp.storage.keys import digest
+from nsvd_exp.storage.temporary import remove_dead, temporaries_in
+from nsvd_exp.storage.validity import Kind, VersionError, parsed, sealed
+from nsvd_exp.storage.validity import Result as Result
 
-RESULT_VERSION = 1
-SIMILARITY_VERSION = 1
+# Version 1 had no checksum. What it holds is read as it is, and is of version 2 when it is written.
+RESULT_VERSION = 2
+SIMILARITY_VERSION = 2
 
-Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of result: cells, or similarity records.
-
-    Attributes:
-        folder: under `results_dir`, where results of this kind are.
-        version: of the fields of `result.json`.
-        required: the fields without which a file is damaged.
-    """
-
-    folder: str
-    version: int
-    required: frozenset[str]
-
-
-_COMMON = frozenset({"status", "key", "identity", "layers", "created"})
-CELL = Kind("cells", RESULT_VERSION, _COMMON | {"method", "datasets", "earlier"})
-SIMILARITY = Kind("similarities", SIMILARITY_VERSION, _COMMON | {"dataset", "statistics"})
+_COMMON = {"status": str, "key": str, "identity": dict, "layers": list, "created": str}
+_OF_CELL = {"method": str, "datasets": dict, "earlier": list}
+CELL = Kind("cells", RESULT_VERSION, (1,), _COMMON | _OF_CELL)
+_OF_SIMILARITY = {"dataset": dict, "statistics": list}
+SIMILARITY = Kind("similarities", SIMILARITY_VERSION, (1,), _COMMON | _OF_SIMILARITY)
 
 
 @dataclass(frozen=True)
@@ -70,24 +65,45 @@ class ResultFile:
         return self.folder / "result.json"
 
     def read(self) -> Result | None:
-        """The stored result, or None where there is none.
+        """The stored result, or None where there is none. Tidies up after dead processes.
 
         Raises:
-            NsvdError: the file is damaged, or of a version this program does not know.
+            NsvdError: as `read_result`, or the file holds another result.
         """
-        return read_result(self.path, self.kind) if self.path.exists() else None
+        remove_dead(temporaries_in(self.folder))
+        if not _may_hold_result(self.folder):
+            return None
+        result = read_result(self.path, self.kind)
+        if result["key"] != self.key:
+            raise NsvdError(f"{self.path} is of another identity: move it away and run it again")
+        return result
 
     def write(self, result: Result) -> None:
-        """Replace the stored result as a whole."""
-        text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_text(self.path, text)
+        """Replace the stored result as a whole, with a checksum of itself.
+
+        Raises:
+            ValueError: the result holds what JSON cannot.
+            NsvdError: it cannot be written.
+        """
+        content = sealed(result)
+        with self._being_written():
+            write_atomically(self.path, lambda temporary: temporary.write_bytes(content))
 
     @contextmanager
     def lock(self, on_wait: Callable[[str], None]) -> Iterator[None]:
         """Hold the folder alone; `on_wait` is called once with whom it waits for, if anyone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with hold(self.folder / ".lock", self.folder.name, on_wait):
+        with ExitStack() as stack:
+            with self._being_written():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold(self.folder / ".lock", self.folder.name, on_wait))
             yield
+
+    @contextmanager
+    def _being_written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise NsvdError(f"{self.folder} cannot be written to: {error.strerror}") from None
 
 
 def cell_file(results_dir: Path, method: str, identity: dict[str, Any]) -> ResultFile:
@@ -95,37 +111,74 @@ def cell_file(results_dir: Path, method: str, identity: dict[str, Any]) -> Resul
 
     Args:
         method: its name, for people who look into the store.
+
+    Raises:
+        NsvdError: the name cannot be part of a path.
     """
-    parts = [method, identity.get("ratio"), (identity["method"] or {}).get("k1")]
-    name = "-".join([*filter(None, parts), digest(identity)[:16]])
+    name = _cell_folder(method, identity)
     return ResultFile(identity, results_dir / CELL.folder / name)
 
 
 def similarity_file(results_dir: Path, dataset: str, identity: dict[str, Any]) -> ResultFile:
-    """The similarity record of `identity` in the store at `results_dir`; creates nothing."""
-    name = f"{dataset}-{digest(identity)[:16]}"
+    """The similarity record of `identity` in the store at `results_dir`; creates nothing.
+
+    Raises:
+        NsvdError: the dataset's name cannot be part of a path.
+    """
+    name = _similarity_folder(dataset, identity)
     return ResultFile(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
 
 
+def _cell_folder(method: str, identity: dict[str, Any]) -> str:
+    numbers = (identity.get("ratio"), (identity["method"] or {}).get("k1"))
+    parts = (path_component("method", method), *filter(None, numbers), digest(identity)[:16])
+    name = "-".join(parts)
+    if len(name.encode()) > 255:  # a number with hundreds of digits
+        raise NsvdError(f"the cell {name[:80]}... has too long a name for a folder")
+    return name
+
+
+def _similarity_folder(dataset: str, identity: dict[str, Any]) -> str:
+    return f"{path_component('dataset', dataset)}-{digest(identity)[:16]}"
+
+
 def read_result(path: Path, kind: Kind = CELL) -> Result:
-    """One `result.json`.
+    """One `result.json`, which stands in the folder that it belongs in.
 
     Raises:
-        NsvdError: the file is damaged, or of a version this program does not know.
+        NsvdError: the file cannot be read or is damaged, is of a version this program does not
+            know, or is the result of another folder; the message names it.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        version = result["version"]
-        if version == kind.version and not result.keys() >= kind.required:
-            raise KeyError(f"it lacks {', '.join(sorted(kind.required - result.keys()))}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise NsvdError(f"{path} is damaged ({error}): move it away and run it again") from None
-    if version != kind.version:
+        result = parsed(read_regular(path), kind)
+        folder = _folder_of(result, kind)
+    except OSError as error:
+        raise NsvdError(f"{path} cannot be read: {error.strerror}") from None
+    except VersionError as error:
+        known = " and ".join(map(str, (*kind.unsealed, kind.version)))
         raise NsvdError(
-            f"{path} has result version {version}, this program reads {kind.version}: "
-            "use another results_dir, or the version of nsvd_exp that wrote it"
+            f"{path} has result version {_short(error)}, this program reads {known}: use another "
+            "results_dir, or the version of nsvd_exp that wrote it"
+        ) from None
+    except (DamagedError, NsvdError, TypeError, AttributeError) as error:
+        problem = _short(error)
+        raise NsvdError(f"{path} is damaged ({problem}): move it away and run it again") from None
+    if path.absolute().parent.name != folder:
+        raise NsvdError(
+            f"{path} is the result of {folder} and does not count in another folder: move it away"
         )
     return result
+
+
+def _folder_of(result: Result, kind: Kind) -> str:
+    """The name of the folder that a stored result belongs in."""
+    if kind is CELL:
+        return _cell_folder(result["method"], result["identity"])
+    return _similarity_folder(result["dataset"]["name"], result["identity"])
+
+
+def _short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 200, placeholder=" ...")
 
 
 def read_all(results_dir: Path) -> Iterator[Result]:
@@ -144,8 +197,30 @@ def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
 
 
 def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
-    """The result files of one kind under `results_dir`, in the order of their folders' names."""
-    return sorted((results_dir / kind.folder).glob("*/result.json"))
+    """The result files of one kind under `results_dir`, in the order of their folders' names.
+
+    Raises:
+        NsvdError: the folder of this kind cannot be listed.
+    """
+    parent = results_dir / kind.folder
+    try:
+        folders = sorted(parent.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise NsvdError(f"{parent} cannot be read: {error.strerror}") from None
+    return [folder / "result.json" for folder in folders if _may_hold_result(folder)]
+
+
+def _may_hold_result(folder: Path) -> bool:
+    """Whether there is a result in the folder, or no telling."""
+    try:
+        os.lstat(folder / "result.json")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # whoever reads it says what is the matter
+        return True
+    return True
 
 
 def find_measurement(result: Result | None, name: str, key: str) -> Result | None:

@@ -1,4 +1,4 @@
-"""One W&B run for each cell: its progress, its perplexities, its layers and its summary.
+"""One W&B run for each cell: its perplexities, its layers, its summary, and if asked its progress.
 
 A run has its cell's key: its id is the end of the name of the cell's folder. W&B never fails a
 cell: what it raises is said once, and the runs are kept on disk for `wandb sync`.
@@ -6,15 +6,17 @@ cell: what it raises is said once, and the runs are kept on disk for `wandb sync
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nsvd_exp.config.files import expand_path
+from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.improvement import average_improvement
-from nsvd_exp.experiment.plan import CellPlan, plan_cell, reference_of
+from nsvd_exp.experiment.improvement import average_improvement, calibration_sets
+from nsvd_exp.experiment.plan import CellPlan, dense_of, plan_cell, reference_of
 from nsvd_exp.experiment.resolve import public_config
 from nsvd_exp.experiment.wording import label_of
 from nsvd_exp.progress import Observer, Progress
@@ -24,6 +26,9 @@ from nsvd_exp.tracking.session import Run, WandbSession, under_agent
 SECONDS_BETWEEN_POINTS = 1.0
 
 LONGEST_TAG = 64  # W&B refuses longer ones
+
+# What the charts of many runs are about: the names in a summary begin with one of these.
+RESULTS = ("perplexity/", "times_dense/", "average_")
 
 LAYER_CURVES = ("activation_loss", "weight_loss", "discarded_energy")
 
@@ -60,8 +65,8 @@ class CellTracker(Observer):
             self._run = self._session.open(tracking.mode, directory, **self._options())
 
     def progress(self, stage: str) -> Progress | None:
-        """Logs the fraction that is done, at most once a second."""
-        if self._run is None:
+        """Logs the fraction that is done, at most once a second, where `tracking.progress` asks."""
+        if self._run is None or not self._plan.config.tracking.progress:
             return None
         logged = -SECONDS_BETWEEN_POINTS
 
@@ -81,7 +86,7 @@ class CellTracker(Observer):
     def finished(self, result: Mapping[str, Any]) -> None:
         if self._run is None:
             return
-        summary = summary_of(result)
+        summary = summary_of(result) | _beside_dense(self._plan, result)
         improvement = _average_improvement(self._plan, dict(result))
         if improvement is not None:
             summary["average_improvement"] = improvement
@@ -159,25 +164,48 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
 def _point(result: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, float]:
     """The cell as one point, which plots its numbers against ratio or k1 over many runs."""
     axes = {name: result[name] for name in ("ratio", "k1") if result[name] is not None}
-    numbers = {k: v for k, v in summary.items() if k.startswith(("perplexity/", "average_"))}
+    numbers = {k: v for k, v in summary.items() if k.startswith(RESULTS)}
     return {**axes, **numbers}
+
+
+def _beside_dense(plan: CellPlan, result: Mapping[str, Any]) -> dict[str, float]:
+    """The dense model's perplexities and this cell's as multiples of them, where they are stored.
+
+    Of those sets alone that both have under the protocol of this plan.
+    """
+    if not plan.config.compresses:
+        return {}
+    dense = _stored_perplexities(dense_of(plan.config))
+    own = _perplexities(plan, dict(result))
+    both = [name for name in own if name in dense]
+    return {
+        **{f"dense_perplexity/{name}": dense[name] for name in both},
+        **{f"times_dense/{name}": own[name] / dense[name] for name in both},
+    }
+
+
+def _perplexities(plan: CellPlan, result: Result | None) -> dict[str, float]:
+    """By dataset, of the measurements that the plan asks for."""
+    return {name: measured["perplexity"] for name, measured in plan.found(result).items()}
+
+
+def _stored_perplexities(config: Config) -> dict[str, float]:
+    """Those of another cell; none where it is not stored or cannot be read."""
+    try:
+        plan = plan_cell(config)
+        return _perplexities(plan, plan.file.read())
+    except (NsvdError, OSError):
+        return {}
 
 
 def _average_improvement(plan: CellPlan, result: Result) -> float | None:
     """Over the stored ASVD-I cell that differs in the method alone; None where there is none."""
     if not plan.config.compresses:
         return None
-    try:
-        reference = plan_cell(reference_of(plan.config))
-        stored = reference.file.read()
-    except (NsvdError, OSError):
-        return None
-
-    def perplexities(of: CellPlan, found_in: Result | None) -> dict[str, float]:
-        return {name: m["perplexity"] for name, m in of.found(found_in).items()}
-
+    reference = _stored_perplexities(reference_of(plan.config))
     names = [m.dataset.name for m in plan.measurements]
-    return average_improvement(perplexities(plan, result), perplexities(reference, stored), names)
+    calibrated_on = calibration_sets(dataclasses.asdict(plan.config.calibration))
+    return average_improvement(_perplexities(plan, result), reference, names, calibrated_on)
 
 
 def _log_layers(run: Run, layers: Sequence[Mapping[str, Any]]) -> None:

@@ -24,7 +24,8 @@ LAYER_LOSSES = {
 def dashboard(
     project: str, entity: str, tables: Sequence[str] = (), figures: Sequence[str] = ()
 ) -> Any:
-    """Perplexity against ratio by method, k1 sensitivity, layers, the report's tables and figures.
+    """Perplexity, and times the dense model's, against ratio by method; k1 sensitivity, layers; the
+    report's tables and figures.
 
     A line is the mean over the runs of a method, and its band is their range: to tell models apart,
     filter the runs by model.
@@ -61,6 +62,9 @@ def dashboard(
 
     sections = {
         "Perplexity against ratio": against("ratio"),
+        "Times the dense model's, against ratio": [
+            lines(name, "ratio", f"times_dense/{name}", True) for name in group_choices("dataset")
+        ],
         "k1 sensitivity": against("k1"),
         "Layers": [
             lines(title, "layer/index", f"layer/{name}", False)

@@ -45,14 +45,22 @@ class Watch(Observer):
         return load_dense(plan, is_streamed)
 
 
-def run(*overrides: str, session: Session | None = None, watch: Watch | None = None) -> Result:
+def run(
+    *overrides: str,
+    session: Session | None = None,
+    watch: Watch | None = None,
+    status: str = "done",
+) -> Result:
     """The result of the cell that these arguments of the command line name.
 
     Args:
         session: that of a process that has done other cells; None: a new one's.
+        status: that the result has to have.
     """
     watch = watch or Watch()
-    return run_cell(plan_cell(compose(*overrides)), session or Session(watch.load), watch)
+    result = run_cell(plan_cell(compose(*overrides)), session or Session(watch.load), watch)
+    assert result["status"] == status, result["error"]
+    return result
 
 
 def similarities(

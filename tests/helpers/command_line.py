@@ -19,6 +19,7 @@ Settings = Callable[..., list[str]]
 """The fixture `settings`: the arguments of a small run."""
 
 Capture = pytest.CaptureFixture[str]
+Log = pytest.LogCaptureFixture
 
 
 def run_done(capsys: Capture, *arguments: str) -> str:

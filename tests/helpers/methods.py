@@ -76,6 +76,7 @@ class Squarest(Allocation):
 
 SINGLE: dict[str, Method] = {
     "SVD": SVD(),
+    "ASVD alpha 0": ASVD(alpha=0),
     "ASVD": ASVD(),
     "ASVD alpha 0.5": ASVD(alpha=0.5),
     "CholeskyASVD": CholeskyASVD(),
@@ -94,6 +95,39 @@ NESTED: dict[str, Method] = {
     "NSVD on own, with own": NSVD(k1=0.6, first=Ridge(), second=LongestColumns()),
 }
 METHODS = SINGLE | NESTED
+
+
+def eigen(X: Tensor, scale: Callable[[Tensor], Tensor]) -> Tensor:
+    """P diag(scale(eigenvalues of X Xᵀ))."""
+    values, P = torch.linalg.eigh(X @ X.T)
+    return P * scale(values)
+
+
+WHITENINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "SVD": lambda X: torch.eye(len(X), dtype=X.dtype),
+    "ASVD alpha 0": lambda X: torch.eye(len(X), dtype=X.dtype),
+    "ASVD": lambda X: X.abs().mean(1).diag(),
+    "ASVD alpha 0.5": lambda X: X.abs().mean(1).sqrt().diag(),
+    "CholeskyASVD": lambda X: torch.linalg.cholesky(X @ X.T),
+    "EigenASVD": lambda X: eigen(X, lambda L: L.sqrt()),
+    "ScaledEigenASVD scalar": lambda X: eigen(X, lambda L: L.max().sqrt()),
+    "ScaledEigenASVD spectral": lambda X: eigen(X, lambda L: L.max().sqrt() * L),
+    "own": lambda X: eigen(X, lambda L: (L + 0.1 * L.mean()).sqrt()),
+}
+"""S (n, n) of X (n, p) by its definition (equation 4, Theorems 1 to 4)."""
+
+
+def best(A: Tensor, k: int) -> Tensor:
+    """trunc_k(A)."""
+    U, s, Vh = torch.linalg.svd(A, full_matrices=False)
+    return (U[:, :k] * s[:k]) @ Vh[:k]
+
+
+def best_under(S: Tensor, W: Tensor, k: int) -> Tensor:
+    """trunc_k(W S) S⁻¹, as the paper writes it."""
+    return best(W @ S, k) @ torch.linalg.inv(S)
+
+
 SOLVERS = ("basis", "paper")
 SHAPES = {"wide": (20, 30), "tall": (30, 20), "square": (24, 24)}
 

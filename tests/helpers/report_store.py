@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,13 +18,14 @@ from nsvd_exp.config.files import conf_dir, method_files, model_named, register
 from nsvd_exp.config.schema import DatasetConfig
 from nsvd_exp.data.sources import hub_identity
 from nsvd_exp.report.make import write
-from nsvd_exp.report.model import paper, tables
+from nsvd_exp.report.model import paper, results, tables
 from nsvd_exp.report.model.entries import Entry
 from nsvd_exp.report.model.measurements import read_contents
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.report.model.protocol import default_calibration, model_files
 from nsvd_exp.report.model.report import gather
-from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.model.results import Group, Line
+from nsvd_exp.report.model.tables import Block
 from nsvd_exp.storage.keys import decimal_text, digest
 from nsvd_exp.storage.results import Result, cell_file, put_measurement, similarity_file
 
@@ -68,6 +69,8 @@ def make_cell(
     solver: str = "basis",
     dtype: str = "float32",
     message: str = "out of memory",
+    calibrated_on: str = "wikitext2",
+    units: Mapping[str, float] | None = None,
     method_block: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Result:
@@ -80,13 +83,17 @@ def make_cell(
         datasets: perplexity by name.
         length: tokens per window; None for 2048 with the paper's models and 256 with others.
         message: of a failed cell.
+        calibrated_on: the dataset that calibration takes samples from.
+        units: further fields of every measurement, such as `bits_per_byte`.
         method_block: the stored configuration of the method; None for that of `conf/method`.
         changes: fields of the result to replace.
     """
     length = length or _default_length(model)
     compresses = method != "dense"
     k1 = (k1 or 0.95) if method in NESTED else k1
-    calibration = None if method in UNCALIBRATED else _calibration(model, seed, samples)
+    calibration = None
+    if method not in UNCALIBRATED:
+        calibration = _calibration(model, seed, samples, calibrated_on)
     identity: dict[str, Any] = {"model": _model_identity(model), "dtype": dtype}
     identity["method"] = {"class": method} if compresses else None
     if compresses:
@@ -111,17 +118,19 @@ def make_cell(
     result |= changes
     result |= {name: (cell.read() or result)[name] for name in ("datasets", "earlier")}
     for name, value in datasets.items():
-        put_measurement(
-            result, _measurement(model, name, value, identity, windows, length, max_windows)
-        )
+        measured = _measurement(model, name, value, identity, windows, length, max_windows)
+        put_measurement(result, measured | dict(units or {}))
     cell.write(result)
     return result
 
 
 def rewrite(results_dir: Path, result: Result) -> None:
-    """Replace a stored cell, found by its key."""
-    (path,) = (results_dir / "cells").glob(f"*{result['key'][:16]}/result.json")
-    path.write_text(json.dumps(result), encoding="utf-8")
+    """Replace a stored cell, found by its key, by this one under the keys of its identities."""
+    (folder,) = (results_dir / "cells").glob(f"*{result['key'][:16]}")
+    shutil.rmtree(folder)
+    measured = {n: m | {"key": digest(m["identity"])} for n, m in result["datasets"].items()}
+    cell = cell_file(results_dir, result["method"], result["identity"])
+    cell.write(result | {"key": cell.key, "datasets": measured})
 
 
 def make_papers_tables(results_dir: Path, number: int, model: str, factor: float = 1.01) -> None:
@@ -220,10 +229,21 @@ def write_full_page(folder: Path) -> Path:
     return next(path for path in write(report, folder, ["html"]) if path.name == "index.html")
 
 
+def groups_of(results_dir: Path, model: str = "tiny") -> list[Group]:
+    """All that is stored of a model: its main setting, then its others."""
+    groups = results.build(read_contents(results_dir).by_model())
+    return [group for group in groups if group.model == model]
+
+
+def group_of(results_dir: Path, model: str = "tiny") -> Group:
+    """The only setting of a model."""
+    (group,) = groups_of(results_dir, model)
+    return group
+
+
 def blocks_of(results_dir: Path, number: int = 1, model: str = "tiny") -> list[Block]:
-    """The blocks of a model in one of the tables: its main setting, then its others."""
-    built = tables.build(read_contents(results_dir), [number])[number]
-    return [block for block in built if block.model == model]
+    """The blocks of a model in one of the paper's layouts: its main setting, then its others."""
+    return tables.build(groups_of(results_dir, model), [number])[number]
 
 
 def block_of(results_dir: Path, number: int = 1, model: str = "tiny") -> Block:
@@ -232,15 +252,19 @@ def block_of(results_dir: Path, number: int = 1, model: str = "tiny") -> Block:
     return block
 
 
-def line_of(block: Block, method: str, ratio: float | None = 0.3, k1: float | None = None) -> Line:
+def line_of(
+    of: Block | Group, method: str, ratio: float | None = 0.3, k1: float | None = None
+) -> Line:
     """The only line of this row."""
-    (line,) = [line for line in block.lines if line.row == Row(method, ratio, k1)]
+    (line,) = [line for line in of.lines if line.row == Row(method, ratio, k1)]
     return line
 
 
-def ptb_of(block: Block, method: str, ratio: float | None = 0.3, k1: float | None = None) -> Entry:
+def ptb_of(
+    of: Block | Group, method: str, ratio: float | None = 0.3, k1: float | None = None
+) -> Entry:
     """The entry of this row for PTB."""
-    return line_of(block, method, ratio, k1).entries["ptb"]
+    return line_of(of, method, ratio, k1).entries["ptb"]
 
 
 def _is_papers(model: str) -> bool:
@@ -279,17 +303,20 @@ def _model_identity(title: str) -> dict[str, Any]:
     return identity | ({"tokenizer": model.tokenizer} if model.tokenizer else {})
 
 
-def _calibration(model: str, seed: int, samples: int | None) -> dict[str, Any]:
+def _calibration(
+    model: str, seed: int, samples: int | None, dataset: str = "wikitext2"
+) -> dict[str, Any]:
     """The resolved configuration of the calibration set."""
     default = default_calibration(model if _is_papers(model) else "tiny")
-    own = {"dataset": asdict(_dataset("wikitext2")), "length": _default_length(model), "seed": seed}
+    own = {"dataset": asdict(_dataset(dataset)), "length": _default_length(model), "seed": seed}
     return default | own | {"samples": samples or default["samples"]}
 
 
 def _calibration_identity(model: str, calibration: Mapping[str, Any]) -> dict[str, Any]:
     names = ("samples", "length", "seed", "sampler", "tokenizer")
     identity = {name: calibration[name] for name in names} | {"version": 1}
-    return {"source": _source("wikitext2", "train", _is_papers(model))} | identity
+    source = _source(calibration["dataset"]["name"], "train", _is_papers(model))
+    return {"source": source} | identity
 
 
 def _measurement(

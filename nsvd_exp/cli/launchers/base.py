@@ -16,11 +16,20 @@ from omegaconf import DictConfig, open_dict
 from nsvd_exp.cli.launchers import local, ray, slurm
 from nsvd_exp.cli.launchers.task import Ended, Task, run_task
 from nsvd_exp.cli.terminal import stderr
+from nsvd_exp.cli.turns import Turns
+from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.progress import Pace, about
 
 
 class GridLauncher(Launcher):
-    """Has an engine run the jobs of a grid elsewhere, and says what became of each as it ends."""
+    """Has an engine run the jobs of a grid, and says what became of each as it ends.
+
+    Attributes:
+        is_elsewhere: whether jobs run on other machines.
+    """
+
+    is_elsewhere = False
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -31,6 +40,7 @@ class GridLauncher(Launcher):
             NsvdError: the engine is not there, or its settings are wrong.
         """
         self.context, self.function, self.config = hydra_context, task_function, config
+        self.pace = Pace(0)
         self.check()
 
     def launch(
@@ -39,33 +49,49 @@ class GridLauncher(Launcher):
         """Compose the jobs and run them; the returns are in their order."""
         loader = self.context.config_loader
         jobs = [loader.load_sweep_config(self.config, list(job)) for job in job_overrides]
-        return self.launch_composed(jobs, initial_job_idx)
+        return self.launch_composed(jobs, [None] * len(jobs), initial_job_idx)
 
-    def launch_composed(self, jobs: Sequence[DictConfig], first: int = 0) -> list[JobReturn]:
+    def launch_composed(
+        self,
+        jobs: Sequence[DictConfig],
+        checked: Sequence[Config | None],
+        first: int = 0,
+        total: int | None = None,
+    ) -> list[JobReturn]:
         """Run jobs that are composed already; the returns are in their order.
 
         Args:
+            checked: the configuration of each job without Hydra's part, where it is known.
             first: the number of the first one.
+            total: jobs of the whole grid; None: these are all.
         """
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        tasks = [self._task(job, number) for number, job in enumerate(jobs, start=first)]
+        if first == 0:
+            self.pace = Pace(total or len(jobs))
+        tasks = [
+            self._task(job, config, number)
+            for number, (job, config) in enumerate(zip(jobs, checked, strict=True), start=first)
+        ]
         returns: dict[int, JobReturn] = {}
         for task, returned in self.run(tasks):
-            returns[task.composed.hydra.job.num] = returned
-            self.say(f"{len(returns)}/{len(tasks)}", returned)
+            returns[task.number] = returned
+            self.pace.end(getattr(returned.return_value, "state", None) == "done")
+            self.say(returned)
         return [returns[number] for number in sorted(returns)]
 
-    def _task(self, composed: DictConfig, number: int) -> Task:
+    def _task(self, composed: DictConfig, checked: Config | None, number: int) -> Task:
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
             composed.hydra.sweep.dir = str(self.config.hydra.sweep.dir)
-        return Task(composed, self.function, self.context, os.getcwd())
+        return Task(composed, self.function, self.context, os.getcwd(), checked)
 
-    def say(self, count: str, returned: JobReturn) -> None:
+    def say(self, returned: JobReturn) -> None:
         """Say what became of a job that has ended somewhere else."""
         outcome = returned.return_value
-        text = f"{count} {' '.join(filter(None, outcome.label))}: {outcome.state}"
+        became = f"{' '.join(filter(None, outcome.label))}: {outcome.state}"
+        left = about(self.pace.seconds_left())
+        text = f"{self.pace.ended}/{self.pace.total} {became}{left and f', {left}'}"
         stderr().print(text, markup=False, soft_wrap=True)
 
     def check(self) -> None:
@@ -84,12 +110,16 @@ class HereLauncher(GridLauncher):
     """One job after another in this process (`conf/hydra/launcher/here.yaml`)."""
 
     def run(self, tasks: Sequence[Task]) -> Ended:
-        """Run the tasks one by one."""
-        for task in tasks:
-            yield task, run_task(task)
+        """Run the tasks one by one; those that other processes are at come last."""
+        turns, task = Turns(tasks, self.pace), None
+        while turns:
+            task = turns.take(after=task)
+            returned = run_task(task)
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            if turns.is_over(task, returned):
+                yield task, returned
 
-    def say(self, count: str, returned: JobReturn) -> None:
+    def say(self, returned: JobReturn) -> None:
         """Say nothing: the job itself has done so, in this process."""
 
 
@@ -106,11 +136,14 @@ class LocalLauncher(GridLauncher):
 
     def run(self, tasks: Sequence[Task]) -> Ended:
         """Run the tasks in processes."""
-        return local.run(tasks, local.environments_for(tasks, self.n_jobs))
+        environments = local.environments_for(tasks, self.n_jobs)
+        return local.run(tasks, environments, self.pace)
 
 
 class SlurmLauncher(GridLauncher):
     """Jobs of Slurm (`conf/hydra/launcher/slurm.yaml`)."""
+
+    is_elsewhere = True
 
     def __init__(self, check_s: float, **settings: Any) -> None:
         self.check_s = check_s
@@ -128,6 +161,8 @@ class SlurmLauncher(GridLauncher):
 
 class RayLauncher(GridLauncher):
     """Tasks of Ray (`conf/hydra/launcher/ray.yaml`)."""
+
+    is_elsewhere = True
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

@@ -21,8 +21,10 @@ from hydra.core.utils import JobReturn
 from hydra.types import TaskFunction
 
 from nsvd_exp.cli.launchers.task import Ended, Task, bound_bases, how_it_ended, lost, run_quietly
+from nsvd_exp.cli.turns import Turns
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.devices import cuda_devices, memory_for_bases
+from nsvd_exp.progress import Pace
 
 PROCESSES_WITHOUT_GPU = 2
 
@@ -43,6 +45,7 @@ class Worker:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
+        self._last: Task | None = None
         self._start()
 
     def _start(self) -> None:
@@ -66,6 +69,18 @@ class Worker:
         except (EOFError, ConnectionError):
             self._process.join()
             raise DeathError(how_it_ended(self._process.exitcode or 0)) from None
+
+    def run_next(self, turns: Turns) -> tuple[Task, JobReturn | DeathError]:
+        """Do one job of those that are left, to its end or the end of this process."""
+        while True:
+            task = self._last = turns.take(after=self._last)
+            try:
+                returned = self.run(task)
+            except DeathError as death:
+                turns.lost(task)
+                return task, death
+            if turns.is_over(task, returned):
+                return task, returned
 
     def stop(self) -> None:
         """End the process, whatever it is at."""
@@ -93,34 +108,36 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def run(tasks: Sequence[Task], environments: Sequence[dict[str, str]]) -> Ended:
+def run(
+    tasks: Sequence[Task], environments: Sequence[dict[str, str]], pace: Pace | None = None
+) -> Ended:
     """Run all tasks, one at a time in each process.
 
     Args:
         environments: the variables of each process (see `environments_for`).
+        pace: how the grid goes on; None: nobody asks.
     """
     workers = [Worker(environment) for environment in environments]
     bound_bases(tasks, memory_for_bases(len(workers)))
+    turns = Turns(tasks, pace or Pace(len(tasks)))
     free: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
         free.put(worker)
 
-    def run_on_a_free_one(task: Task) -> JobReturn:
+    def run_one() -> tuple[Task, JobReturn | DeathError]:
         worker = free.get()
         try:
-            return worker.run(task)
+            return worker.run_next(turns)
         finally:
             free.put(worker)
 
     threads = ThreadPoolExecutor(len(workers))
     try:
-        futures = {threads.submit(run_on_a_free_one, task): task for task in tasks}
-        for future in as_completed(futures):
-            task = futures[future]
-            try:
-                yield task, future.result()
-            except DeathError as death:
-                yield task, lost(task, str(death))
+        for future in as_completed([threads.submit(run_one) for _ in tasks]):
+            task, returned = future.result()
+            if isinstance(returned, DeathError):
+                returned = lost(task, str(returned))
+            yield task, returned
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in workers:

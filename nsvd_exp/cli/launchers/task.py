@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
@@ -16,7 +17,9 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_gl
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
+from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.outcome import outcome
+from nsvd_exp.cli.turns import Turn
 from nsvd_exp.config.files import register
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
@@ -29,12 +32,21 @@ class Task:
     Attributes:
         composed: its configuration, Hydra's own part included.
         cwd: the folder where the command was typed: relative paths mean the same everywhere.
+        checked: its configuration without Hydra's part, where that is known already.
+        turn: its place in the grid, once it is its turn.
     """
 
     composed: DictConfig
     function: TaskFunction
     context: HydraContext
     cwd: str
+    checked: Config | None = None
+    turn: Turn | None = None
+
+    @property
+    def number(self) -> int:
+        """Its number in Hydra's folders."""
+        return int(self.composed.hydra.job.num)
 
     @property
     def folder(self) -> Path:
@@ -45,6 +57,8 @@ class Task:
     @property
     def config(self) -> Config:
         """The job's own configuration."""
+        if self.checked is not None:
+            return self.checked
         own = self.composed.copy()
         with read_write(own), open_dict(own):
             del own["hydra"]
@@ -61,9 +75,10 @@ def run_task(task: Task) -> JobReturn:
     version.setbase("1.3")  # as in `cli.main`
     setup_globals()
     JobRuntime.instance().set("name", task.composed.hydra.job.name)
-    return run_job(
-        task.function, task.composed, "hydra.sweep.dir", "hydra.sweep.subdir", task.context
-    )
+    function = task.function
+    if isinstance(function, Jobs):
+        function = functools.partial(function, turn=task.turn)
+    return run_job(function, task.composed, "hydra.sweep.dir", "hydra.sweep.subdir", task.context)
 
 
 def bound_bases(tasks: Iterable[Task], limit: int) -> None:

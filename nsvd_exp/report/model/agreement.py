@@ -51,11 +51,16 @@ def evaluation_agreement(measurement: Mapping[str, Any]) -> Agreement:
     agreement = {
         "evaluation.length": str(measurement["length"]),
         "evaluation.max_windows": str(measurement["max_windows"]),
+        "evaluation.bos": _bos(identity),
         "evaluation.dtype": measurement["dtype"],
         "evaluation": str(identity["version"]),
         f"tokens of {name}": measurement["token_sha256"],
     }
     return agreement | _flat(name, identity["source"])
+
+
+def _bos(protocol: Mapping[str, Any]) -> str:
+    return "each" if protocol.get("bos") == "window" else "the first"
 
 
 def similarity_agreement(record: Result) -> Agreement:
@@ -68,6 +73,7 @@ def similarity_agreement(record: Result) -> Agreement:
         "similarity": str(identity["version"]),
         "evaluation.length": str(protocol["length"]),
         "evaluation.max_windows": str(protocol["max_windows"]),
+        "evaluation.bos": _bos(protocol),
         "calibration tokens": record["calibration"]["token_sha256"],
         f"tokens of {dataset['name']}": dataset["token_sha256"],
     }
@@ -91,26 +97,59 @@ def agrees(one: Agreement, other: Agreement) -> bool:
 
 def merged(seen: Iterable[Agreement]) -> list[Agreement]:
     """The largest agreements without a contradiction; each of `seen` agrees with one or more."""
-    seen = list(seen)
     count = Counter(frozenset(agreement.items()) for agreement in seen)
     # The most specific ones first: what leaves a setting open joins those that have fixed it.
-    seen.sort(key=lambda a: (len(a), count[frozenset(a.items())]), reverse=True)
+    ordered = sorted(count, key=lambda items: (len(items), count[items]), reverse=True)
     largest: list[Agreement] = []
-    for agreement in seen:
+    for agreement in map(dict, ordered):
         fitting = [known for known in largest if agrees(agreement, known)]
         for known in fitting:
             known |= agreement
         if not fitting:
-            largest.append(dict(agreement))
+            largest.append(agreement)
     return largest
 
 
+# What a setting is called; `{}` is its value. A setting that is not here goes by its own name.
+WORDS = {
+    "dtype": "weights in {}",
+    "solver": "solver {}",
+    "model.skip": "without the layers {}",
+    "decomposition": "version {} of the decomposition",
+    "evaluation": "version {} of the evaluation",
+    "evaluation.length": "windows of {} tokens",
+    "evaluation.max_windows": "{} windows per set",
+    "evaluation.bos": "BOS at the start of {} window",
+    "evaluation.dtype": "evaluated in {}",
+    "calibration.samples": "calibrated on {} samples",
+    "calibration.length": "calibration samples of {} tokens",
+    "calibration.sampler": "calibration samples drawn as {} does",
+    "calibration.tokenizer": "calibration samples drawn by the tokenizer {}",
+    "calibration.version": "version {} of the calibration",
+    "calibration.source.hub": "calibrated on {}",
+    "calibration.source.sha256": "calibrated on the file {}",
+}
+WORDS_WITHOUT_A_VALUE = {
+    "model.skip": "no layer skipped",
+    "evaluation.max_windows": "all windows of each set",
+    "calibration.tokenizer": "calibration samples drawn by the model's own tokenizer",
+}
+
+
 def differences(one: Agreement, other: Agreement) -> list[str]:
-    """Where `one` differs from `other`, in words: `solver paper (not basis)`."""
+    """Where `one` differs from `other`, in words: `2 windows per set`."""
     differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
     # Other settings give other tokens: tokens are named only where nothing else explains them.
     causes = [name for name in differ if not _is_about_tokens(name)]
-    return [f"{name} {_short(one[name])} (not {_short(other[name])})" for name in causes or differ]
+    return [_words(name, one[name]) for name in causes or differ]
+
+
+def _words(name: str, value: str) -> str:
+    if value in ("None", "[]") and name in WORDS_WITHOUT_A_VALUE:
+        return WORDS_WITHOUT_A_VALUE[name]
+    if name in WORDS:
+        return WORDS[name].format(_short(value.strip("[]").replace("'", "")))
+    return f"{name.replace('.', ' ').replace('_', ' ')} {_short(value)}"
 
 
 def _is_about_tokens(name: str) -> bool:

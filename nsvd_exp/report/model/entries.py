@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nsvd_exp.experiment.improvement import (
-    IN_DOMAIN,
     REFERENCE_METHOD,
     average_improvement,
+    average_sets,
     improvement,
 )
-from nsvd_exp.report.model import paper
-from nsvd_exp.report.model.intervals import Interval, Samples, interval, log_perplexities
+from nsvd_exp.report.model.intervals import (
+    Interval,
+    Spread,
+    interval,
+    spread_of_mean,
+    spread_of_sum,
+)
 from nsvd_exp.report.model.measurements import Measurement
-from nsvd_exp.report.model.paper import AVERAGE, PaperTable, Row
+from nsvd_exp.report.model.paper import DENSE, Row
 from nsvd_exp.report.model.protocol import is_papers
 from nsvd_exp.report.model.settings import Setting
+
+RUINED = 10  # times the dense model's perplexity; a model beyond says nothing of use
+LARGEST_NATS = 700.0
+
+Pair = tuple[Measurement, Measurement]
+"""Two measurements on the same windows."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How a perplexity compares with another one on the same windows.
+
+    Attributes:
+        log_ratio: the logarithm of one over the other, in nats per token.
+        spread: of `log_ratio`; None for too few windows.
+    """
+
+    log_ratio: float
+    spread: Spread | None
+
+    @property
+    def times(self) -> float:
+        """The one over the other."""
+        return _exp(self.log_ratio)
+
+    @property
+    def improvement(self) -> float:
+        """By which fraction the one is lower than the other."""
+        return improvement(self.times, 1.0)
+
+    @property
+    def improvement_interval(self) -> Interval | None:
+        """The paired 95% interval of `improvement`."""
+        if self.spread is None:
+            return None
+        low, high = interval(self.log_ratio, self.spread)
+        return improvement(_exp(high), 1.0), improvement(_exp(low), 1.0)
 
 
 @dataclass(frozen=True)
@@ -32,15 +75,15 @@ class Entry:
         measurements: one per calibration seed.
         perplexity: their mean; None where there is none.
         deviation: sample standard deviation over the seeds; None for fewer than two.
-        interval: of the perplexity, 95%; None for more than one seed.
-        improvement: over ASVD-I, as a fraction.
-        improvement_interval: its paired 95% interval.
+        interval: of the perplexity, 95%; None for more than one seed or too few windows.
+        over_reference: against ASVD-I at the same ratio; None for ASVD-I itself.
+        over_dense: against the dense model; None for the dense model itself.
+        best: whether it is the lowest of its column among the compressed models at this ratio.
+        message: why the cell failed.
         printed: the paper's perplexity.
         printed_improvement: the improvement that the paper's perplexities give.
         comparable: whether model and protocol are the paper's.
-        best: whether it is the lowest of its column among the compressed models at this ratio.
         note: what is wrong with the number that the paper prints.
-        message: why the cell failed.
     """
 
     state: str
@@ -48,14 +91,24 @@ class Entry:
     perplexity: float | None = None
     deviation: float | None = None
     interval: Interval | None = None
-    improvement: float | None = None
-    improvement_interval: Interval | None = None
+    over_reference: Contrast | None = None
+    over_dense: Contrast | None = None
+    best: bool = False
+    message: str = ""
     printed: float | None = None
     printed_improvement: float | None = None
     comparable: bool = False
-    best: bool = False
     note: str | None = None
-    message: str = ""
+
+    @property
+    def improvement(self) -> float | None:
+        """Over ASVD-I, as a fraction."""
+        return None if self.over_reference is None else self.over_reference.improvement
+
+    @property
+    def times_dense(self) -> float | None:
+        """The perplexity over the dense model's."""
+        return None if self.over_dense is None else self.over_dense.times
 
     @property
     def difference(self) -> float | None:
@@ -67,137 +120,178 @@ class Entry:
 
 @dataclass(frozen=True)
 class Average:
-    """The average improvement of a line: ours with its 95% interval, and the paper's."""
+    """What a line says of its datasets together.
 
-    value: float | None = None
-    interval: Interval | None = None
+    Attributes:
+        sets: those that are averaged, the ones that calibration took nothing from.
+        improvement: the mean improvement over ASVD-I, with its 95% interval.
+        nats: the mean of log perplexity minus the dense model's, in nats per token, with its 95%
+            interval. One ruined set cannot dominate it.
+        better, worse: in how many of `sets` the perplexity is below, and above, ASVD-I's.
+        is_short: whether one of `sets` has too few windows for an interval.
+        printed: the mean improvement that the paper's perplexities give over the same sets.
+        note: what is wrong with the average that the paper prints.
+    """
+
+    sets: tuple[str, ...] = ()
+    improvement: float | None = None
+    improvement_interval: Interval | None = None
+    nats: float | None = None
+    nats_interval: Interval | None = None
+    better: int = 0
+    worse: int = 0
+    is_short: bool = False
     printed: float | None = None
     note: str | None = None
 
+    @property
+    def times_dense(self) -> float | None:
+        """The geometric mean of the perplexities over the dense model's."""
+        return None if self.nats is None else _exp(self.nats)
+
+    @property
+    def is_ruined(self) -> bool:
+        """Whether the model is beyond use: more than RUINED times the dense perplexity."""
+        return self.times_dense is not None and self.times_dense > RUINED
+
 
 class Entries:
-    """Computes the entries of one block.
+    """Computes what stands in the rows of one setting.
 
     Args:
-        paper_model: the title of the model whose printed numbers stand beside; None for none.
-        setting: what is stored; None for the paper's numbers alone.
         datasets: names of the columns.
     """
 
-    def __init__(
-        self,
-        table: PaperTable,
-        paper_model: str | None,
-        setting: Setting | None,
-        datasets: Sequence[str],
-    ) -> None:
-        self._table, self._paper_model, self._setting = table, paper_model, setting
-        self._datasets = datasets
-        self._samples = log_perplexities(setting.measurements) if setting else {}
+    def __init__(self, setting: Setting, datasets: Sequence[str]) -> None:
+        self._setting, self._datasets = setting, datasets
+        self._losses: dict[tuple[str, str], NDArray[np.float64]] = {}
 
     def entries(self, row: Row) -> dict[str, Entry]:
         """The entries of a row, by dataset."""
         return {name: self._entry(row, name) for name in self._datasets}
 
-    def average(self, row: Row) -> Average:
-        """The average improvement of a row over the datasets other than WikiText-2."""
-        printed, note = None, None
-        if self._paper_model and (self._paper_model, row) in self._table.averages:
-            printed = self._table.average(self._paper_model, row)
-            note = self._table.footnotes.get((self._paper_model, row, AVERAGE))
-        if self._setting is None:
-            return Average(printed=printed, note=note)
-        ours, theirs, samples = {}, {}, []
-        for name in self._datasets:
-            if pairs := self._pairs(row, name):
-                ours[name], theirs[name] = _means(pairs)
-                if name != IN_DOMAIN:
-                    samples.append(self._improvement_samples(pairs))
-        value = average_improvement(ours, theirs, self._datasets)
-        known = [s for s in samples if s is not None]
-        if value is None or not known or len(known) < len(samples):
-            return Average(value, printed=printed, note=note)
-        return Average(value, interval(np.mean(known, axis=0)), printed, note)
-
-    def _entry(self, row: Row, dataset: str) -> Entry:
-        """Ours, with what the paper prints at the same place."""
-        entry = self._ours(row, dataset)
-        model = self._paper_model
-        printed = self._table.printed.get((model, row, dataset)) if model else None
-        if model is None or printed is None:
-            return entry
-        value = None
-        reference = self._table.perplexities(model, Row(REFERENCE_METHOD, row.ratio, None))
-        if row.method not in paper.baselines() and dataset in reference:
-            value = improvement(printed.perplexity, reference[dataset])
-        return dataclasses.replace(
-            entry,
-            printed=printed.perplexity,
-            printed_improvement=value,
-            note=self._table.footnotes.get((model, row, dataset)),
+    def average(self, row: Row, entries: dict[str, Entry]) -> Average:
+        """What the entries of a row say together."""
+        sets = average_sets(self._datasets, self._setting.calibrated_on)
+        versus = [c for name in sets if (c := entries[name].over_reference)]
+        over_dense = [c for name in sets if (c := entries[name].over_dense)]
+        known = [*versus, *over_dense]
+        value, nats = self._improvement(row), _mean(over_dense, len(sets))
+        return Average(
+            sets=tuple(sets),
+            improvement=value,
+            improvement_interval=None if value is None else _improvement_interval(value, versus),
+            nats=nats,
+            nats_interval=None if nats is None else _nats_interval(nats, over_dense),
+            better=sum(c.log_ratio < 0 for c in versus),
+            worse=sum(c.log_ratio > 0 for c in versus),
+            is_short=bool(known) and any(c.spread is None for c in known),
         )
 
-    def _ours(self, row: Row, dataset: str) -> Entry:
-        found = self._setting.at(row, dataset) if self._setting else []
+    def _improvement(self, row: Row) -> float | None:
+        """The average improvement, of the perplexities at the seeds that the methods share."""
+        ours, theirs = {}, {}
+        for name in self._datasets:
+            if pairs := self._pairs(row, _reference(row), name):
+                ours[name], theirs[name] = _means(pairs)
+        return average_improvement(ours, theirs, self._datasets, self._setting.calibrated_on)
+
+    def _entry(self, row: Row, dataset: str) -> Entry:
+        found = self._setting.at(row, dataset)
         if not found:
             state, message = _state_without_measurement(self._setting, row)
             return Entry(state, message=message)
         perplexities = [m.perplexity for m in found]
-        pairs = self._pairs(row, dataset)
-        samples = self._improvement_samples(pairs)
         return Entry(
             "done",
             tuple(found),
             statistics.fmean(perplexities),
             statistics.stdev(perplexities) if len(perplexities) > 1 else None,
             interval=self._perplexity_interval(found),
-            improvement=improvement(*_means(pairs)) if pairs else None,
-            improvement_interval=None if samples is None else interval(samples),
-            comparable=self._paper_model == found[0].cell["model"] and all(map(is_papers, found)),
+            over_reference=self._contrast(row, _reference(row), dataset),
+            over_dense=self._contrast(row, DENSE, dataset),
+            comparable=all(map(is_papers, found)),
         )
 
-    def _pairs(self, row: Row, dataset: str) -> list[tuple[Measurement, Measurement]]:
-        """The measurements of a place, each with ASVD-I's of the same calibration seed.
+    def _contrast(self, row: Row, other: Row, dataset: str) -> Contrast | None:
+        pairs = self._pairs(row, other, dataset)
+        if not pairs:
+            return None
+        ours, theirs = _means(pairs)
+        return Contrast(math.log(ours / theirs), self._spread(pairs))
 
-        A method without a seed is compared with every one. The methods that the paper compares
-        its own with have no pairs.
+    def _pairs(self, row: Row, other: Row, dataset: str) -> list[Pair]:
+        """The measurements of a place, each with the other row's of the same calibration seed.
+
+        A method without a seed is compared with every one.
         """
-        if self._setting is None or row.method in paper.baselines():
+        if row == other:
             return []
-        reference = self._setting.at(Row(REFERENCE_METHOD, row.ratio, None), dataset)
         return [
             (measurement, theirs)
             for measurement in self._setting.at(row, dataset)
-            for theirs in reference
-            if measurement.seed in (None, theirs.seed)
+            for theirs in self._setting.at(other, dataset)
+            if None in (measurement.seed, theirs.seed) or measurement.seed == theirs.seed
         ]
 
+    def _spread(self, pairs: Sequence[Pair]) -> Spread | None:
+        """Of the mean difference in loss, over all pairs at once: they share their windows."""
+        differences = [self._loss(ours) - self._loss(theirs) for ours, theirs in pairs]
+        return spread_of_mean(np.sum(differences, axis=0) / len(pairs))
+
     def _perplexity_interval(self, found: Sequence[Measurement]) -> Interval | None:
-        samples = self._samples.get(found[0].id)
-        if len(found) > 1 or samples is None:
+        spread = spread_of_mean(self._loss(found[0]))
+        if len(found) > 1 or spread is None:
             return None
-        low, high = interval(samples)
-        return float(np.exp(low)), float(np.exp(high))
+        low, high = interval(math.log(found[0].perplexity), spread)
+        return _exp(low), _exp(high)
 
-    def _improvement_samples(
-        self, pairs: Sequence[tuple[Measurement, Measurement]]
-    ) -> Samples | None:
-        """The improvement in every resample of the windows; None unless there is just one pair."""
-        if len(pairs) != 1:
-            return None
-        ours, theirs = (self._samples.get(measurement.id) for measurement in pairs[0])
-        return None if ours is None or theirs is None else 1 - np.exp(ours - theirs)
+    def _loss(self, measurement: Measurement) -> NDArray[np.float64]:
+        """The loss of every window in nats per token: (windows,)."""
+        if measurement.id not in self._losses:
+            stored = measurement.stored
+            per_window = stored["tokens"] / stored["windows"]
+            self._losses[measurement.id] = np.array(stored["window_nll"]) / per_window
+        return self._losses[measurement.id]
 
 
-def _means(pairs: Sequence[tuple[Measurement, Measurement]]) -> tuple[float, float]:
+def _exp(nats: float) -> float:
+    """exp without overflow: an interval of a few windows can be wide."""
+    return math.exp(min(nats, LARGEST_NATS))
+
+
+def _reference(row: Row) -> Row:
+    """ASVD-I at the same ratio."""
+    return Row(REFERENCE_METHOD, row.ratio, None)
+
+
+def _mean(contrasts: Sequence[Contrast], sets: int) -> float | None:
+    """The mean difference of log perplexity; None unless all `sets` are there."""
+    if not contrasts or len(contrasts) < sets:
+        return None
+    return statistics.fmean(contrast.log_ratio for contrast in contrasts)
+
+
+def _nats_interval(centre: float, contrasts: Sequence[Contrast]) -> Interval | None:
+    parts = [(1 / len(contrasts), c.spread) for c in contrasts if c.spread is not None]
+    return interval(centre, spread_of_sum(parts)) if len(parts) == len(contrasts) else None
+
+
+def _improvement_interval(centre: float, contrasts: Sequence[Contrast]) -> Interval | None:
+    """By the delta method: the derivative of 1 - exp(x) is -exp(x)."""
+    parts = [(c.times / len(contrasts), c.spread) for c in contrasts if c.spread is not None]
+    return interval(centre, spread_of_sum(parts)) if len(parts) == len(contrasts) else None
+
+
+def _means(pairs: Sequence[Pair]) -> tuple[float, float]:
     """The mean perplexity of the first of each pair, and that of the second."""
     ours, theirs = ([m.perplexity for m in side] for side in zip(*pairs, strict=True))
     return statistics.fmean(ours), statistics.fmean(theirs)
 
 
-def _state_without_measurement(setting: Setting | None, row: Row) -> tuple[str, str]:
+def _state_without_measurement(setting: Setting, row: Row) -> tuple[str, str]:
     """The state of a place that has no measurement, and why its cell failed."""
-    for cell in setting.cells_at(row) if setting else []:
+    for cell in setting.cells_at(row):
         if cell["status"] == "failed":
             return "failed", cell["error"]["message"]
         if cell["status"] == "partial":

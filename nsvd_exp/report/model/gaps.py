@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nsvd_exp.bundled import TEXT_DIR
 from nsvd_exp.report.model import paper
-from nsvd_exp.report.model.measurements import Contents
 from nsvd_exp.report.model.protocol import PAPERS_LENGTH, default_calibration, model_files
 from nsvd_exp.report.model.settings import Setting
 from nsvd_exp.report.model.similarities import SimilarityBlock
@@ -18,8 +17,14 @@ from nsvd_exp.report.model.tables import Block
 from nsvd_exp.storage.keys import file_digest
 from nsvd_exp.storage.results import Result
 
-Gap = tuple[str, str]
-"""What is missing, and the command that fills it."""
+
+class Gap(NamedTuple):
+    """What is missing of a model, and the command that fills it."""
+
+    model: str
+    what: str
+    command: str
+
 
 BUNDLED = "tiny"
 
@@ -27,45 +32,33 @@ UNFILLED = {"missing": "missing", "failed": "failed", "partial": "unfinished"}
 
 
 def gaps_of(blocks: Iterable[Block], results_dir: str) -> list[Gap]:
-    """One gap per block that is not complete; blocks of which nothing is stored come last."""
-    blocks = list(blocks)
-    started = [b for b in blocks if b.setting is not None and (b.incomplete or b.unstarted)]
-    unstarted = [b for b in blocks if b.setting is None]
-    found = [(_what(block), _command(block, results_dir)) for block in started]
-    found += [
-        (f"Table {b.table}, {b.model}: not run", _preset(b, b.model, results_dir))
-        for b in unstarted
+    """One gap per block that is not complete."""
+    return [
+        Gap(block.group.model, _what(block), _command(block, results_dir))
+        for block in blocks
+        if block.incomplete or block.unstarted
     ]
-    return found
 
 
-def similarity_gaps(
-    contents: Contents, blocks: Iterable[SimilarityBlock], model: str | None, results_dir: str
-) -> list[Gap]:
-    """One gap per model whose Figure 1 is not complete; the paper's model comes last.
-
-    Args:
-        blocks: those of the stored similarities.
-        model: the title of the model to show; None for all.
-    """
-    done = {block.model: block for block in blocks if block.place == 0}
+def similarity_gaps(blocks: Iterable[SimilarityBlock], results_dir: str) -> list[Gap]:
+    """One gap per model whose Figure 1 is begun and not complete."""
     found = []
-    for title in dict.fromkeys([*contents.models, paper.SIMILARITY_MODEL]):
-        known = done[title].datasets if title in done else {}
-        absent = [name for name in paper.datasets() if name not in known]
-        if absent and model in (None, title):
-            what = f"Figure 1, {title}: {len(absent)} of {len(paper.datasets())} sets missing"
-            only = [f"dataset={','.join(absent)}"] if known else []
-            found.append((what, _figure_command(contents, title, only, results_dir)))
+    for block in blocks:
+        absent = [name for name in paper.datasets() if name not in block.datasets]
+        if absent and block.place == 0:
+            what = f"Figure 1, {block.model}: {len(absent)} of {len(paper.datasets())} sets missing"
+            found.append(Gap(block.model, what, _figure_command(block, absent, results_dir)))
     return found
 
 
-def _figure_command(contents: Contents, model: str, only: list[str], results_dir: str) -> str:
-    results = [*contents.cells, *contents.similarities]
-    overrides = []
-    if first := next((result for result in results if result["model"] == model), None):
-        overrides = _model_overrides([paper.SIMILARITY_MODEL], first) + _data_overrides(first)
-    quoted = map(shlex.quote, [*overrides, *only])
+def _figure_command(block: SimilarityBlock, absent: list[str], results_dir: str) -> str:
+    record = next(iter(block.records.values()))
+    overrides = [
+        *_model_overrides([paper.SIMILARITY_MODEL], record),
+        *_data_overrides(record),
+        f"dataset={','.join(absent)}",
+    ]
+    quoted = map(shlex.quote, overrides)
     return " ".join(["python -m nsvd_exp experiment=figure1", *quoted, *_place(results_dir)])
 
 
@@ -76,15 +69,9 @@ def _what(block: Block) -> str:
     if block.unstarted:
         ratios = ", ".join(f"{100 * ratio:g}%" for ratio in block.unstarted)
         said.append(f"nothing at the paper's {ratios}")
-    setting = f" with {', '.join(block.differences)}" if block.differences else ""
-    return f"Table {block.table}, {block.model}{setting}: {', '.join(said)}"
-
-
-def _preset(block: Block, model: str, results_dir: str) -> str:
-    parts = ["python -m nsvd_exp", f"experiment=table{block.table}"]
-    if paper.tables()[block.table].models != [model]:
-        parts.append(f"model={model_files()[model]}")
-    return " ".join([*parts, *_place(results_dir)])
+    group = block.group
+    setting = f" with {', '.join(group.differences)}" if group.differences else ""
+    return f"Layout of Table {block.table}, {group.model}{setting}: {', '.join(said)}"
 
 
 def _place(results_dir: str) -> list[str]:
@@ -93,15 +80,15 @@ def _place(results_dir: str) -> list[str]:
 
 def _command(block: Block, results_dir: str) -> str:
     """The preset of the block's table with this setting; it skips the cells that are done."""
-    assert block.setting is not None
-    cell = _fullest(block.setting)
+    setting = block.group.setting
+    cell = _fullest(setting)
     overrides = [
         f"experiment=table{block.table}",
         *_model_overrides(paper.tables()[block.table].models, cell),
         *_data_overrides(cell),
         *_ratio_overrides(block),
-        *_calibration_overrides(block.setting, cell),
-        *_evaluation_overrides(block.setting, cell),
+        *_calibration_overrides(setting, cell),
+        *_evaluation_overrides(setting, cell),
     ]
     quoted = [shlex.quote(override) for override in overrides]
     return " ".join(["python -m nsvd_exp", *quoted, *_place(results_dir)])
@@ -182,6 +169,8 @@ def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
         found.append(f"evaluation.length={length}")
     if agreement.get("evaluation.max_windows", "None") != "None":
         found.append(f"evaluation.max_windows={agreement['evaluation.max_windows']}")
+    if agreement.get("evaluation.bos") == "each":
+        found.append("evaluation.bos=window")
     if agreement.get("evaluation.dtype", "float32") != "float32":
         found.append(f"evaluation.dtype={agreement['evaluation.dtype']}")
     if agreement.get("solver", "basis") != "basis":

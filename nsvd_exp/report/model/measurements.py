@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,10 @@ from nsvd_exp.report.model.agreement import (
     similarity_agreement,
 )
 from nsvd_exp.report.model.paper import Row
+from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import CELL, SIMILARITY, Result, read_result, result_paths
+
+HASH_DIGITS = 8
 
 CELL_FIELDS = {"model", "ratio", "k1", "config", "environment", "calibration", "error"}
 MEASUREMENT_FIELDS = {
@@ -29,12 +35,14 @@ class Measurement:
     """One stored perplexity.
 
     Attributes:
+        model: its `model_key`.
         seed: of the calibration samples; None for a method without calibration.
         agreement: what another measurement must agree in to be compared with this one.
         stored: the fields that `docs/stored-files.md` describes.
         cell: the result that the measurement is part of.
     """
 
+    model: str
     row: Row
     dataset: str
     seed: int | None
@@ -70,10 +78,50 @@ class Contents:
     similarities: list[Result] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def models(self) -> list[str]:
-        """Titles of the models, in alphabetical order."""
-        return sorted({result["model"] for result in (*self.cells, *self.similarities)})
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What each model is called, by its `model_key`, in alphabetical order.
+
+        It is the title; where several models have one title, with the start of a hash.
+        """
+        models = dict(self._keyed)
+        count = Counter(self.titles.values())
+        labels = {
+            key: title if count[title] == 1 else f"{title} ({_short_hash(key, models[key])})"
+            for key, title in self.titles.items()
+        }
+        return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """The title of each model, by its `model_key`."""
+        return {key: str(result["model"]) for key, result in self._keyed}
+
+    @cached_property
+    def _keyed(self) -> list[tuple[str, Result]]:
+        """Every cell and record with the `model_key` of its model, the cells first."""
+        return [(model_key(result), result) for result in (*self.cells, *self.similarities)]
+
+    def by_model(self) -> dict[str, Contents]:
+        """What is stored of each model, by its label."""
+        found = {key: Contents() for key in self.labels}
+        for place, (key, result) in enumerate(self._keyed):
+            of_model = found[key]
+            (of_model.cells if place < len(self.cells) else of_model.similarities).append(result)
+        for measurement in self.measurements:
+            found[measurement.model].measurements.append(measurement)
+        return {self.labels[key]: contents for key, contents in found.items()}
+
+
+def model_key(result: Result) -> str:
+    """A hash of all that a model's identity holds."""
+    return digest(result["identity"]["model"])
+
+
+def _short_hash(key: str, result: Result) -> str:
+    """What tells a model apart from another of the same title: of its files, or of its commit."""
+    identity = result["identity"]["model"]
+    return str(identity.get("sha256") or identity.get("commit") or key)[:HASH_DIGITS]
 
 
 def read_contents(results_dir: Path) -> Contents:
@@ -114,10 +162,25 @@ def measurements_of(result: Result) -> list[Measurement]:
     for fields, found in ((CELL_FIELDS, result), *((MEASUREMENT_FIELDS, n) for n in stored)):
         if not found.keys() >= fields:
             raise KeyError(", ".join(sorted(fields - found.keys())))
-    common, row = cell_agreement(result), row_of(result)
+        if found is not result:
+            _check_numbers(found)
+    common, row, model = cell_agreement(result), row_of(result), model_key(result)
     calibration = result["identity"].get("calibration")
     seed = None if calibration is None else int(calibration["seed"])
     return [
-        Measurement(row, n["dataset"], seed, common | evaluation_agreement(n), n, result)
+        Measurement(model, row, n["dataset"], seed, common | evaluation_agreement(n), n, result)
         for n in stored
     ]
+
+
+def _check_numbers(measurement: Mapping[str, Any]) -> None:
+    """Refuse what no interval and no average could be made of.
+
+    Raises:
+        ValueError: a number is not finite, or a window has no loss.
+    """
+    losses, windows = measurement["window_nll"], measurement["windows"]
+    if not (math.isfinite(measurement["perplexity"]) and measurement["perplexity"] > 0):
+        raise ValueError(f"perplexity {measurement['perplexity']}")
+    if len(losses) != windows or not all(map(math.isfinite, losses)):
+        raise ValueError(f"window_nll does not hold {windows} finite losses")

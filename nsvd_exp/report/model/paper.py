@@ -1,15 +1,14 @@
 """The paper's own numbers (arXiv 2503.17101, Tables 1 to 6), and where they contradict each other.
 
 `paper_tables.csv` holds every perplexity and improvement of Tables 1, 3, 4, 5 and 6 as printed, and
-`paper_table2.csv` holds Table 2. They also say which rows a table has, in which order, and which
-methods the paper proposes.
+`paper_table2.csv` holds Table 2. They also say which rows a table has, and in which order.
 """
 
 from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,14 +19,16 @@ from nsvd_exp.experiment.improvement import REFERENCE_METHOD, average_improvemen
 FOLDER = Path(__file__).parent
 AVERAGE = "average"
 SIMILARITY_MODEL = "llama-7b"
+CALIBRATED_ON = ("wikitext2",)
 
-CAPTIONS = {
-    1: "Perplexity and improvement over ASVD-I at compression ratios of 10% to 50%",
-    2: "Mean and standard deviation of the activation similarities of Figure 1",
-    3: "NSVD-I with different k1 against ASVD-I",
-    4: "NID-I with different k1 against ASVD-I",
-    5: "Models of other families",
-    6: "Models of other sizes",
+# What the layout of a table shows, of whichever model.
+LAYOUTS = {
+    1: "every method at every ratio",
+    2: "similarity of activations to the calibration set's",
+    3: "NSVD-I with different k1 beside ASVD-I",
+    4: "NID-I with different k1 beside ASVD-I",
+    5: "ASVD-0, ASVD-I and NSVD-I at one ratio (there of other families)",
+    6: "ASVD-0, ASVD-I and NSVD-I at one ratio (there of other sizes)",
 }
 
 
@@ -103,11 +104,20 @@ class PaperTable:
             if (m, r) == (model, row)
         }
 
-    def average(self, model: str, row: Row) -> float | None:
-        """The average improvement as a fraction, recomputed from the printed perplexities."""
+    def average(self, model: str, row: Row, sets: Collection[str] | None = None) -> float | None:
+        """The average improvement as a fraction, recomputed from the printed perplexities.
+
+        Args:
+            sets: to average; None for those that the paper averages, without CALIBRATED_ON.
+
+        Returns:
+            None where the paper does not print one of `sets`.
+        """
         ours = self.perplexities(model, row)
         reference = self.perplexities(model, Row(REFERENCE_METHOD, row.ratio, None))
-        return average_improvement(ours, reference, list(ours))
+        left_out = CALIBRATED_ON if sets is None else ()
+        shown = list(ours) if sets is None else sets
+        return average_improvement(ours, reference, shown, left_out)
 
 
 @cache
@@ -142,23 +152,14 @@ def similarities() -> dict[str, tuple[float, float]]:
     }
 
 
-@cache
-def proposed_methods() -> list[str]:
-    """The methods that the paper proposes, in its order: it prints an improvement for them."""
-    improved = [
-        row.method
-        for table in tables().values()
-        for (_, row, _), printed in table.printed.items()
-        if printed.improvement is not None
-    ]
-    return list(dict.fromkeys(improved))
-
-
-@cache
-def baselines() -> frozenset[str]:
-    """The methods that the paper compares its own with: it prints no improvement for them."""
-    methods = {method for table in tables().values() for method, _ in table.variants}
-    return frozenset(methods - set(proposed_methods()))
+def perplexities_of(model: str) -> dict[Row, dict[str, float]]:
+    """All that the paper prints of a model, by row and dataset; empty for another model."""
+    found: dict[Row, dict[str, float]] = {}
+    for table in tables().values():
+        for (title, row, dataset), printed in table.printed.items():
+            if title == model:
+                found.setdefault(row, {})[dataset] = printed.perplexity
+    return found
 
 
 def datasets() -> list[str]:

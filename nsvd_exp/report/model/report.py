@@ -8,14 +8,15 @@ from pathlib import Path
 
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.report.model import gaps, paper, similarities, tables
+from nsvd_exp.report.model import gaps, results, similarities, tables
 from nsvd_exp.report.model.gaps import Gap
 from nsvd_exp.report.model.measurements import Contents, read_contents
-from nsvd_exp.report.model.paper import CAPTIONS
+from nsvd_exp.report.model.paper import LAYOUTS
+from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.model.tables import Block
 
-TABLES = tuple(CAPTIONS)
+TABLES = tuple(LAYOUTS)
 SIMILARITY_TABLE = 2
 
 
@@ -25,19 +26,31 @@ class Report:
 
     Attributes:
         source: the `results_dir`, as the user wrote it.
-        numbers: of its tables, in order.
-        tables: the blocks of Tables 1, 3, 4, 5 and 6, by number.
-        similarities: Table 2 and Figure 1; empty where they are not asked for.
+        groups: all that is stored, by model and setting.
+        tables: the blocks laid out like Tables 1, 3, 4, 5 and 6, by number; only those that are
+            asked for and have a block.
+        similarities: laid out like Table 2, and Figure 1; empty where they are not asked for.
         gaps: what is missing, and the commands that fill it.
         problems: one message for each file that could not be read.
     """
 
     source: str
-    numbers: list[int]
+    groups: list[Group]
     tables: dict[int, list[Block]]
     similarities: list[SimilarityBlock]
     gaps: list[Gap]
     problems: list[str]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the tables that it has."""
+        return sorted([*self.tables, *([SIMILARITY_TABLE] if self.similarities else [])])
+
+    @property
+    def models(self) -> list[str]:
+        """What its models are called."""
+        shown = [*(group.model for group in self.groups), *(b.model for b in self.similarities)]
+        return list(dict.fromkeys(shown))
 
 
 def contents_of(results_dir: str) -> Contents:
@@ -47,7 +60,7 @@ def contents_of(results_dir: str) -> Contents:
         NsvdError: there is nothing that can be read.
     """
     contents = read_contents(Path(expand_path(results_dir)))
-    if contents.models:
+    if contents.labels:
         return contents
     if contents.problems:
         raise NsvdError("\n".join([f"no result in {results_dir} is usable:", *contents.problems]))
@@ -61,22 +74,26 @@ def gather(results_dir: str, numbers: Collection[int] = TABLES, model: str | Non
     """Read the store and arrange it as tables.
 
     Args:
-        numbers: of the tables to show.
-        model: the title of the model to show; None for all.
+        numbers: of the paper's tables to lay results out like.
+        model: the model to show, by its title or by what `Contents.labels` calls it; None for all.
 
     Raises:
-        NsvdError: there is no result, or neither the store nor the paper has that model.
+        NsvdError: there is no result, or none of that model.
     """
     contents = contents_of(results_dir)
-    papers = [title for table in paper.tables().values() for title in table.models]
-    known = {*contents.models, *papers}
-    if model is not None and model not in known:
-        raise unknown_name("model", model, known)
-    wanted = [number for number in numbers if number != SIMILARITY_TABLE]
-    built = tables.build(contents, wanted, model)
-    missing = gaps.gaps_of((block for blocks in built.values() for block in blocks), results_dir)
-    alike: list[SimilarityBlock] = []
-    if SIMILARITY_TABLE in numbers:
-        alike = similarities.build(contents, model)
-        missing += gaps.similarity_gaps(contents, alike, model, results_dir)
-    return Report(results_dir, sorted(numbers), built, alike, missing, contents.problems)
+    by_model = contents.by_model()
+    if model is not None:
+        of_title = {
+            contents.labels[key] for key, title in contents.titles.items() if title == model
+        }
+        asked = {label: own for label, own in by_model.items() if label in of_title | {model}}
+        if not asked:
+            raise unknown_name("model", model, {*by_model, *contents.titles.values()})
+        by_model = asked
+    groups = results.build({name: own for name, own in by_model.items() if own.cells})
+    built = tables.build(groups, [number for number in numbers if number != SIMILARITY_TABLE])
+    shown = {number: blocks for number, blocks in built.items() if blocks}
+    alike = similarities.build(by_model) if SIMILARITY_TABLE in numbers else []
+    missing = gaps.gaps_of((block for blocks in shown.values() for block in blocks), results_dir)
+    missing += gaps.similarity_gaps(alike, results_dir)
+    return Report(results_dir, groups, shown, alike, missing, contents.problems)

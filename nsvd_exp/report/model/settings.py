@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from nsvd_exp.experiment.improvement import calibration_sets
 from nsvd_exp.report.model.agreement import (
     Agreement,
     agrees,
@@ -38,18 +39,29 @@ class Setting:
 
     def cells_at(self, row: Row) -> list[Result]:
         """The cells of one row, one per calibration seed."""
-        return [cell for cell in self.cells if row_of(cell) == row]
+        return self._cells_by_row.get(row, [])
 
     @cached_property
-    def rows(self) -> set[Row]:
-        """The rows of which anything is stored."""
-        return {row_of(cell) for cell in self.cells}
+    def rows(self) -> list[Row]:
+        """The rows of which anything is stored: by ratio, in the order of the methods."""
+        return sorted(self._cells_by_row, key=self._place)
+
+    def _place(self, row: Row) -> tuple[float, tuple[float, str], float]:
+        return row.ratio or 0.0, self.methods[row.method].place, -(row.k1 or 0.0)
+
+    @cached_property
+    def calibrated_on(self) -> list[str]:
+        """The datasets that its calibration took samples from."""
+        found = [calibration_sets(cell["config"].get("calibration")) for cell in self.cells]
+        return sorted({name for names in found for name in names})
 
     @cached_property
     def methods(self) -> dict[str, ShownMethod]:
         """How each stored method is shown, by name."""
-        names = {cell["method"] for cell in self.cells}
-        return {name: shown_method(name, self.cells) for name in names}
+        by_method: dict[str, list[Result]] = {}
+        for cell in self.cells:
+            by_method.setdefault(cell["method"], []).append(cell)
+        return {name: shown_method(name, cells) for name, cells in by_method.items()}
 
     @cached_property
     def dataset_titles(self) -> dict[str, str]:
@@ -67,6 +79,13 @@ class Setting:
         for m in sorted(self.measurements, key=lambda m: m.stored["measured"], reverse=True):
             places.setdefault((m.row, m.dataset), []).append(m)
         return places
+
+    @cached_property
+    def _cells_by_row(self) -> dict[Row, list[Result]]:
+        rows: dict[Row, list[Result]] = {}
+        for cell in self.cells:
+            rows.setdefault(row_of(cell), []).append(cell)
+        return rows
 
     @property
     def newest(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS
@@ -75,17 +75,21 @@ class SimilarityBlock:
         return self.nearest or self.statistics[0]
 
 
-def build(contents: Contents, model: str | None = None) -> list[SimilarityBlock]:
-    """One block per model and setting; of a model, the setting with most datasets comes first."""
-    blocks = []
-    for title in contents.models:
-        records = [r for r in contents.similarities if r["model"] == title]
-        if records and model in (None, title):
-            blocks += _of_model(title, records)
-    return blocks
+def build(contents: Mapping[str, Contents]) -> list[SimilarityBlock]:
+    """One block per model and setting; of a model, the setting with most datasets comes first.
+
+    Args:
+        contents: what is stored of each model, by its label.
+    """
+    return [
+        block
+        for label, own in contents.items()
+        if own.similarities
+        for block in _of_model(label, own.similarities)
+    ]
 
 
-def _of_model(title: str, records: Sequence[Result]) -> list[SimilarityBlock]:
+def _of_model(label: str, records: Sequence[Result]) -> list[SimilarityBlock]:
     own = [(similarity_agreement(record), record) for record in records]
     groups = [
         (agreement, [record for of_record, record in own if agrees(of_record, agreement)])
@@ -94,7 +98,7 @@ def _of_model(title: str, records: Sequence[Result]) -> list[SimilarityBlock]:
     groups.sort(key=lambda g: (len(g[1]), max(r["updated"] for r in g[1])), reverse=True)
     main = groups[0][0]
     return [
-        _block(title, place, agreement, main, group)
+        _block(label, place, agreement, main, group)
         for place, (agreement, group) in enumerate(groups)
     ]
 
@@ -116,5 +120,5 @@ def _block(
         by_dataset,
         place,
         differences(agreement, main),
-        model == paper.SIMILARITY_MODEL and all(map(is_papers_similarity, records)),
+        records[0]["model"] == paper.SIMILARITY_MODEL and all(map(is_papers_similarity, records)),
     )

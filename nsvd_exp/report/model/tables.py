@@ -1,75 +1,41 @@
-"""The paper's tables with stored measurements in them, ready to be written in any format.
+"""The stored results, laid out like the paper's tables, with the paper's numbers beside them.
 
-A table has one `Block` per model and setting. The lines of a block are the paper's rows, and the
-stored rows that the paper does not have.
+A table has one `Block` per stored model and setting of which it shows a row.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nsvd_exp.experiment.improvement import REFERENCE_METHOD, improvement
 from nsvd_exp.report.model import paper
-from nsvd_exp.report.model.entries import Average, Entries, Entry
-from nsvd_exp.report.model.measurements import Contents
-from nsvd_exp.report.model.methods import ShownMethod, shown_method
-from nsvd_exp.report.model.paper import PaperTable, Row
-from nsvd_exp.report.model.protocol import dataset_titles, is_papers
+from nsvd_exp.report.model.entries import Average, Entry
+from nsvd_exp.report.model.methods import shown_method
+from nsvd_exp.report.model.paper import AVERAGE, PaperTable, Row
+from nsvd_exp.report.model.protocol import dataset_titles
+from nsvd_exp.report.model.results import Group, Line, line_of, mark_best
 from nsvd_exp.report.model.rows import rows_of, unstarted_ratios
-from nsvd_exp.report.model.settings import Setting, settings_of
 
 PERPLEXITY_TABLES = tuple(paper.tables())
 
 
 @dataclass(frozen=True)
-class Line:
-    """One row of a table with its entries by dataset."""
-
-    row: Row
-    method: ShownMethod
-    entries: dict[str, Entry]
-    average: Average
-
-    @property
-    def title(self) -> str:
-        """The method, as the paper writes it."""
-        return self.method.title
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every place holds a number."""
-        return all(entry.state == "done" for entry in self.entries.values())
-
-    @property
-    def has_papers(self) -> bool:
-        """Whether one of the paper's numbers belongs to it."""
-        return any(entry.printed is not None for entry in self.entries.values())
-
-
-@dataclass(frozen=True)
 class Block:
-    """One model under one setting in one of the paper's tables.
+    """One model under one setting in the layout of one of the paper's tables.
 
     Attributes:
-        datasets: titles of its columns, by name.
+        group: what is stored.
         paper_model: the model whose printed numbers stand beside; None where none belong there.
-        setting: what is stored; None where nothing is.
-        place: 0 for the model's main setting; 1, 2, ... for its others.
-        differences: where this setting differs from the main one, in words.
         unmeasured: titles of the paper's datasets of which nothing is stored.
         unstarted: the paper's ratios of which nothing is stored, in a table of several ratios.
     """
 
     table: int
-    model: str
+    group: Group
     lines: list[Line]
-    datasets: dict[str, str]
     paper_model: str | None
-    setting: Setting | None
-    place: int
-    differences: list[str]
     unmeasured: list[str]
     unstarted: list[float]
 
@@ -77,6 +43,11 @@ class Block:
     def ratios(self) -> list[float | None]:
         """The ratios of its lines, in order."""
         return list(dict.fromkeys(line.row.ratio for line in self.lines))
+
+    @property
+    def is_papers_model(self) -> bool:
+        """Whether the paper's numbers beside it are of the same model."""
+        return self.paper_model == self.group.title
 
     @property
     def notes(self) -> list[str]:
@@ -95,93 +66,87 @@ class Block:
         return [line for line in self.lines if not line.is_complete]
 
 
-def build(
-    contents: Contents, numbers: Iterable[int] = PERPLEXITY_TABLES, model: str | None = None
-) -> dict[int, list[Block]]:
-    """The blocks of each table: those of stored models, then those that only the paper has.
+def build(groups: Iterable[Group], numbers: Iterable[int]) -> dict[int, list[Block]]:
+    """The blocks of each table, by its number.
 
     Args:
         numbers: of the tables, out of 1, 3, 4, 5 and 6.
-        model: the title of the model to show; None for all.
     """
-    settings = {
-        title: settings_of(
-            (cell for cell in contents.cells if cell["model"] == title),
-            (m for m in contents.measurements if m.cell["model"] == title),
-        )
-        for title in sorted({cell["model"] for cell in contents.cells})
-        if model in (None, title)
+    groups, layouts = list(groups), paper.tables()
+    return {
+        number: [block for group in groups if (block := _block(layouts[number], group)).lines]
+        for number in numbers
     }
-    return {number: _blocks(paper.tables()[number], settings, model) for number in numbers}
 
 
-def _blocks(
-    table: PaperTable, settings: dict[str, list[Setting]], model: str | None
-) -> list[Block]:
-    blocks = []
-    for title in settings:
-        main, *others = sorted(settings[title], key=_is_papers_setting, reverse=True)
-        of_model = [_block(table, title, main, 0, [])]
-        of_model += [
-            _block(table, title, other, place, other.differences(main))
-            for place, other in enumerate(others, start=1)
-        ]
-        blocks += [block for block in of_model if block.lines]
-    for title in table.models:
-        # Not again where a stored model's block shows all of the paper's rows beside its own.
-        shown = {ln.row for b in blocks if b.paper_model == title for ln in b.lines}
-        if model in (None, title) and not shown >= set(table.rows[title]):
-            blocks.append(_block(table, title, None, 0, []))
-    return blocks
-
-
-def _is_papers_setting(setting: Setting) -> bool:
-    return any(map(is_papers, setting.measurements))
-
-
-def _block(
-    table: PaperTable, model: str, setting: Setting | None, place: int, differences: list[str]
-) -> Block:
-    paper_model = model if model in table.models else None
+def _block(table: PaperTable, group: Group) -> Block:
+    paper_model = group.title if group.title in table.models else None
     if paper_model is None and len(table.models) == 1:
         paper_model = table.models[0]
-    known = dataset_titles()
-    stored = setting.dataset_titles if setting else known
-    datasets = {name: known[name] for name in known if name in stored} | stored
-    rows = rows_of(table, model, setting)
-    entries = Entries(table, paper_model, setting, list(datasets))
+    rows = rows_of(table, group)
+    stored = {line.row: line for line in group.lines}
+    entries = group.entries()
     lines = [
-        Line(row, _method(row, setting), entries.entries(row), entries.average(row)) for row in rows
+        stored.get(row) or line_of(row, shown_method(row.method, group.setting.cells), entries)
+        for row in rows
     ]
-    _mark_best(lines)
+    beside = [_beside_papers(line, table, paper_model, group) for line in mark_best(lines)]
+    known = dataset_titles()
     return Block(
         table=table.number,
-        model=model,
-        lines=lines,
-        datasets=datasets or known,
+        group=group,
+        lines=beside,
         paper_model=paper_model,
-        setting=setting,
-        place=place,
-        differences=differences,
-        unmeasured=[title for name, title in known.items() if name not in (datasets or known)],
+        unmeasured=[title for name, title in known.items() if name not in group.datasets],
         unstarted=unstarted_ratios(table, rows),
     )
 
 
-def _method(row: Row, setting: Setting | None) -> ShownMethod:
-    stored = setting.methods if setting else {}
-    return stored.get(row.method) or shown_method(row.method)
+def _beside_papers(line: Line, table: PaperTable, model: str | None, group: Group) -> Line:
+    """The line with the paper's numbers of the same row."""
+    if model is None or line.row not in table.rows[model]:
+        return line
+    reference = table.perplexities(model, Row(REFERENCE_METHOD, line.row.ratio, None))
+    of_same_model = model == group.title
+    entries = {
+        name: _with_printed(entry, name, line.row, table, model, reference, of_same_model)
+        for name, entry in line.entries.items()
+    }
+    average = _with_printed_average(line.average, line.row, table, model)
+    return dataclasses.replace(line, entries=entries, average=average)
 
 
-def _mark_best(lines: list[Line]) -> None:
-    """Mark the lowest perplexity of each ratio and column, where there are two to choose from."""
-    found: dict[tuple[float | None, str], list[float]] = {}
-    for line in lines:
-        for name, entry in line.entries.items():
-            if entry.perplexity is not None and line.row.ratio is not None:
-                found.setdefault((line.row.ratio, name), []).append(entry.perplexity)
-    best = {place: min(values) for place, values in found.items() if len(values) > 1}
-    for line in lines:
-        for name, entry in line.entries.items():
-            if entry.perplexity == best.get((line.row.ratio, name), math.nan):
-                line.entries[name] = dataclasses.replace(entry, best=True)
+def _with_printed(
+    entry: Entry,
+    dataset: str,
+    row: Row,
+    table: PaperTable,
+    model: str,
+    reference: dict[str, float],
+    of_same_model: bool,
+) -> Entry:
+    printed = table.printed.get((model, row, dataset))
+    if printed is None:
+        return entry
+    is_compared = row.method != REFERENCE_METHOD and dataset in reference
+    return dataclasses.replace(
+        entry,
+        printed=printed.perplexity,
+        printed_improvement=(
+            improvement(printed.perplexity, reference[dataset]) if is_compared else None
+        ),
+        comparable=entry.comparable and of_same_model,
+        note=table.footnotes.get((model, row, dataset)),
+    )
+
+
+def _with_printed_average(average: Average, row: Row, table: PaperTable, model: str) -> Average:
+    """With the paper's average over the same sets; a footnote only where it is of all its sets."""
+    if row.method == REFERENCE_METHOD or row.ratio is None:
+        return average
+    own = [name for name in paper.datasets() if name not in paper.CALIBRATED_ON]
+    return dataclasses.replace(
+        average,
+        printed=table.average(model, row, average.sets),
+        note=table.footnotes.get((model, row, AVERAGE)) if set(average.sets) == set(own) else None,
+    )

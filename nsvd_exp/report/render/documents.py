@@ -1,204 +1,247 @@
-"""The tables as Markdown and LaTeX (booktabs) documents."""
+"""The results, the layouts and the similarities as Markdown and LaTeX."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pandas as pd
+from collections.abc import Callable, Mapping, Sequence
 
 from nsvd_exp.report.model import paper
-from nsvd_exp.report.model.paper import CAPTIONS
-from nsvd_exp.report.model.protocol import dataset_titles
+from nsvd_exp.report.model.intervals import FEWEST_WINDOWS
+from nsvd_exp.report.model.results import Group, Line, columns_of
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.model.tables import Block
+from nsvd_exp.report.render.headline import headlines
+from nsvd_exp.report.render.markup import (
+    LATEX,
+    MARKDOWN,
+    Markup,
+    Table,
+    latex_tables,
+    markdown_table,
+)
 from nsvd_exp.report.render.text import (
+    AVERAGE_HEADINGS,
     STATES,
-    average_text,
-    block_title,
-    entry_text,
-    legend,
+    average_texts,
+    change,
+    compared_text,
+    group_title,
+    layout_title,
+    left_out,
     note_marks,
     paper_title,
-    percent,
     printed_text,
     ratio_title,
+    result_text,
     row_title,
 )
 
-ROWS_OF_A_PAGE = 45
-
-LATEX_PREAMBLE = r"""\documentclass{article}
-\usepackage[a4paper,landscape,margin=1.5cm]{geometry}
-\usepackage{booktabs,graphicx}
-\begin{document}
-"""
-LATEX_SYMBOLS = {"–": "--", "−": "$-$", "±": r"$\pm$", "×": r"$\times$"}
-
+RESULTS_TITLE = "Your results"
 SIMILARITY_LEGEND = (
     "Cosine similarity between the calibration set's activations and each evaluation set's, one "
-    "value a compressed layer: mean ± population deviation over the layers. The paper leaves open "
-    "what is compared: `mean` and `abs_mean` are the mean (absolute) activation of each input "
-    "channel, `gram` the flattened Gram matrix."
+    "value per compressed layer: mean ± population deviation over the layers. The paper leaves "
+    "open what is compared: mean and abs_mean are the mean (absolute) activation of each input "
+    "channel, gram the flattened Gram matrix."
+)
+NATS_LEGEND = (
+    "Nats over dense: the mean of log perplexity minus the dense model's over the same sets, in "
+    "nats per token, which one ruined set cannot dominate."
+)
+INTERVAL_LEGEND = (
+    "In brackets: 95% intervals, from a bootstrap over blocks of neighbouring windows (n^0.6 of n "
+    f"windows); none for fewer than {FEWEST_WINDOWS} windows."
 )
 
 
-@dataclass(frozen=True)
-class Markup:
-    """How a format writes bold, italic and a footnote mark: patterns for `str.format`."""
-
-    bold: str
-    italic: str
-    mark: str
-
-    def escape(self, text: str) -> str:
-        """`text` with every character of the format's own syntax escaped."""
-        raise NotImplementedError
-
-
-class Markdown(Markup):
-    """GitHub's Markdown."""
-
-    def __init__(self) -> None:
-        super().__init__("**{}**", "*{}*", "<sup>{}</sup>")
-
-    def escape(self, text: str) -> str:
-        """`text` with every character that Markdown would read as markup escaped."""
-        return re.sub(r"([\\`*_|<>])", r"\\\1", text)
+def results_markdown(groups: Sequence[Group]) -> str:
+    """All that is stored, as a Markdown document that begins with the headlines."""
+    said = []
+    for headline in headlines(groups):
+        said.append(f"**{MARKDOWN.escape(headline.model)}**: {MARKDOWN.escape(headline.summary)}")
+        said.append(
+            "\n".join(
+                f"- **{MARKDOWN.escape(name)}**{MARKDOWN.escape(rest)}"
+                for name, rest in headline.sentences
+            )
+        )
+    table = markdown_table(_results_table(groups, MARKDOWN))
+    legend = map(MARKDOWN.escape, results_legend(groups))
+    return "\n\n".join([f"# {RESULTS_TITLE}", *said, table, *legend]) + "\n"
 
 
-class Latex(Markup):
-    """LaTeX."""
-
-    def __init__(self) -> None:
-        super().__init__("\\textbf{{{}}}", "\\textit{{{}}}", "\\textsuperscript{{{}}}")
-
-    def escape(self, text: str) -> str:
-        """`text` with LaTeX's own characters escaped, and `?` for what it has no command for."""
-        text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
-        text = text.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
-        for character, command in LATEX_SYMBOLS.items():
-            text = text.replace(character, command)
-        # A character that the default fonts lack would stop the compiler.
-        return text.encode("ascii", "replace").decode()
+def results_latex(groups: Sequence[Group]) -> str:
+    """All that is stored, as `table` environments."""
+    caption = "Perplexity of the compressed models. " + " ".join(results_legend(groups))
+    return latex_tables(_results_table(groups, LATEX), caption, "results")
 
 
-def markdown(number: int, blocks: Sequence[Block]) -> str:
-    """One of the perplexity tables as a Markdown document."""
-    markup, marks = Markdown(), note_marks(blocks)
-    parts = [f"# Table {number}: {CAPTIONS[number]}", *legend(blocks)]
+def markdown(number: int, blocks: Sequence[Block], with_paper: bool) -> str:
+    """The blocks that are laid out like one of the paper's tables, as a Markdown document."""
+    marks = note_marks(blocks) if with_paper else {}
+    parts = [f"# {layout_title(number)}", *map(MARKDOWN.escape, legend(blocks, with_paper))]
     for block in blocks:
-        flat = _frame(block, markup, marks).reset_index()
-        # Each ratio is named once, in the first of its rows.
-        flat["Ratio"] = flat["Ratio"].mask(flat["Ratio"].duplicated(), "")
-        table = flat.to_markdown(index=False, disable_numparse=True)
-        parts += [f"## {markup.escape(block_title(block))}", table]
-    parts += [f"{markup.mark.format(mark)} {note}" for note, mark in marks.items()]
+        table = markdown_table(_layout_table(block, MARKDOWN, marks, with_paper))
+        parts += [f"## {MARKDOWN.escape(group_title(block.group))}", table]
+    parts += [f"{MARKDOWN.mark.format(mark)} {note}" for note, mark in marks.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def latex(number: int, blocks: Sequence[Block]) -> str:
-    """One of the perplexity tables as a LaTeX document, with a `table` environment per block."""
-    markup, marks = Latex(), note_marks(blocks)
-    notes = [f"{markup.mark.format(mark)} {markup.escape(n)}." for n, mark in marks.items()]
-    tables = []
+def latex(number: int, blocks: Sequence[Block], with_paper: bool) -> str:
+    """The blocks that are laid out like one of the paper's tables, as `table` environments."""
+    marks = note_marks(blocks) if with_paper else {}
+    said = " ".join(legend(blocks, with_paper))
+    notes = " ".join(
+        f"{LATEX.mark.format(mark)} {LATEX.escape(note)}." for note, mark in marks.items()
+    )
+    parts = []
     for place, block in enumerate(blocks):
-        caption = f"Table {number} of the paper: {CAPTIONS[number]}. {block_title(block)}."
-        frame = _frame(block, markup, marks)
-        tables.append(_latex_table(frame, markup.escape(caption), f"{number}-{place}"))
-    sentences = map(markup.escape, legend(blocks))
-    return LATEX_PREAMBLE + "\n".join([*sentences, "", *notes, "", *tables, r"\end{document}", ""])
+        caption = f"{group_title(block.group)}. {layout_title(number)}. {said}"
+        table = _layout_table(block, LATEX, marks, with_paper)
+        parts.append(latex_tables(table, caption, f"{number}-{place}", notes))
+    return "\n".join(parts)
 
 
-def similarity_markdown(blocks: Sequence[SimilarityBlock]) -> str:
-    """Table 2 as a Markdown document."""
-    table = _similarity_frame(blocks, Markdown()).reset_index()
-    text = table.to_markdown(index=False, disable_numparse=True)
-    return f"# Table 2: {CAPTIONS[2]}\n\n{SIMILARITY_LEGEND}\n\n{text}\n"
+def similarity_markdown(blocks: Sequence[SimilarityBlock], with_paper: bool) -> str:
+    """The similarities, laid out like Table 2, as a Markdown document."""
+    table = markdown_table(_similarity_table(blocks, MARKDOWN, with_paper))
+    return f"# {layout_title(2)}\n\n{MARKDOWN.escape(SIMILARITY_LEGEND)}\n\n{table}\n"
 
 
-def similarity_latex(blocks: Sequence[SimilarityBlock]) -> str:
-    """Table 2 as a LaTeX document."""
-    markup = Latex()
-    caption = markup.escape(f"Table 2 of the paper: {CAPTIONS[2]}.")
-    table = _latex_table(_similarity_frame(blocks, markup), caption, "2")
-    sentences = markup.escape(SIMILARITY_LEGEND.replace("`", ""))
-    return LATEX_PREAMBLE + f"{sentences}\n\n{table}\n\\end{{document}}\n"
+def similarity_latex(blocks: Sequence[SimilarityBlock], with_paper: bool) -> str:
+    """The similarities, laid out like Table 2, as `table` environments."""
+    table = _similarity_table(blocks, LATEX, with_paper)
+    return latex_tables(table, f"{layout_title(2)}. {SIMILARITY_LEGEND}", "2")
 
 
-def _frame(block: Block, markup: Markup, marks: dict[str, str]) -> pd.DataFrame:
-    """The block as text: one row per line and, beneath it, one with the paper's numbers."""
-    index, rows = [], []
+def results_legend(groups: Sequence[Group]) -> list[str]:
+    """What the numbers of "Your results" mean, as sentences."""
+    return [
+        "Perplexity, lower is better; in parentheses in times the dense model's; bold: the lowest "
+        "of its column and model at a ratio.",
+        *_average_legend(groups),
+    ]
+
+
+def legend(blocks: Sequence[Block], with_paper: bool) -> list[str]:
+    """What the numbers of a layout mean, as sentences."""
+    groups = [block.group for block in blocks]
+    sentences = [
+        "Perplexity, lower is better; bold: the lowest of its column at a ratio. In parentheses "
+        "the improvement over ASVD-I (positive is better; ×12: twelve times its perplexity).",
+        *_average_legend(groups),
+    ]
+    if with_paper and any(not block.is_papers_model for block in blocks if block.paper_model):
+        sentences.append(
+            "The paper's rows are of another model and other text: to be looked at, not subtracted."
+        )
+    for block in blocks:
+        title = group_title(block.group)
+        if block.unmeasured:
+            sentences.append(f"{title}: not measured: {', '.join(block.unmeasured)}.")
+        if block.unstarted:
+            ratios = ", ".join(map(ratio_title, block.unstarted))
+            sentences.append(f"{title}: no cell at the paper's ratios {ratios}.")
+    return list(dict.fromkeys(sentences))
+
+
+def _average_legend(groups: Sequence[Group]) -> list[str]:
+    sets = left_out(groups)
+    without = f", without {sets}" if sets else ""
+    sentences = [
+        f"Avg. impro.: the mean improvement over ASVD-I{without}.",
+        NATS_LEGEND,
+        INTERVAL_LEGEND,
+    ]  # fmt: skip
+    entries = [e for group in groups for line in group.lines for e in line.entries.values()]
+    if any(entry.deviation is not None for entry in entries):
+        sentences.append("Where cells of several calibration seeds are stored: mean ± deviation.")
+    return sentences
+
+
+def _results_table(groups: Sequence[Group], markup: Markup) -> Table:
+    titles = columns_of(groups)
+    labels = ["Model", "Removed", "Method", "k1"]
+    columns = map(markup.escape, [*labels, *titles.values(), *AVERAGE_HEADINGS])
+    table = Table(list(columns), len(labels))
+    for group in groups:
+        model, ratio = markup.escape(group_title(group)), None
+        table.sections.append(len(table.rows))
+        for line in group.lines:
+            if line.row.ratio != ratio:
+                ratio = line.row.ratio
+                table.sections.append(len(table.rows))
+            k1 = "" if line.row.k1 is None else f"{line.row.k1:g}"
+            names = [model, markup.escape(ratio_title(ratio)), markup.escape(line.title), k1]
+            table.rows.append([*names, *_our_texts(line, list(titles), markup, result_text)])
+    return table
+
+
+def _layout_table(block: Block, markup: Markup, marks: dict[str, str], with_paper: bool) -> Table:
+    """One row per line and, with the paper's numbers, one more beneath it."""
+    datasets, ratio = block.group.datasets, None
+    columns = ["Removed", "Method", *datasets.values(), *AVERAGE_HEADINGS]
+    table = Table([markup.escape(title) for title in columns], 2)
     for line in block.lines:
-        group = markup.escape(ratio_title(line.row.ratio))
-        if block.setting is not None:
-            index.append((group, markup.escape(row_title(line))))
-            rows.append(_our_texts(line, markup))
-        if line.has_papers:
-            title = row_title(line) if block.setting is None else paper_title(block)
-            index.append((group, markup.italic.format(markup.escape(title))))
-            rows.append(_papers_texts(line, markup, marks))
-    columns = [markup.escape(title) for title in (*block.datasets.values(), "Avg. impro.")]
-    names = ["Ratio", "Method"]
-    return pd.DataFrame(rows, columns=columns, index=pd.MultiIndex.from_tuples(index, names=names))
+        group = ratio_title(line.row.ratio) if line.row.ratio != ratio else ""
+        if group:
+            ratio = line.row.ratio
+            table.sections.append(len(table.rows))
+        texts = _our_texts(line, list(datasets), markup, compared_text)
+        table.rows.append([markup.escape(group), markup.escape(row_title(line)), *texts])
+        if with_paper and line.has_papers:
+            title = markup.italic.format(markup.escape(paper_title(block)))
+            table.rows.append(["", title, *_papers_texts(line, markup, marks)])
+    return table
 
 
-def _our_texts(line: Line, markup: Markup) -> list[str]:
+def _our_texts(
+    line: Line, datasets: Sequence[str], markup: Markup, write: Callable[..., str]
+) -> list[str]:
     texts = []
-    for entry in line.entries.values():
-        text = markup.escape(entry_text(entry))
-        texts.append(markup.bold.format(text) if entry.best else text)
-    return [*texts, markup.escape(average_text(line.average))]
+    for name in datasets:
+        entry = line.entries.get(name)
+        text = "" if entry is None else markup.escape(write(entry))
+        texts.append(markup.bold.format(text) if entry and entry.best else text)
+    return [*texts, *map(markup.escape, average_texts(line.average))]
 
 
 def _papers_texts(line: Line, markup: Markup, marks: dict[str, str]) -> list[str]:
     printed = line.average.printed
-    average = "" if printed is None else percent(printed)
+    average = "" if printed is None else change(printed)
     cells = [(printed_text(entry), entry.note) for entry in line.entries.values()]
     texts = []
     for text, note in (*cells, (average, line.average.note)):
         mark = markup.mark.format(marks[note]) if note else ""
         texts.append(markup.italic.format(markup.escape(text)) + mark if text else "")
-    return texts
+    return [*texts, ""]
 
 
-def _similarity_frame(blocks: Sequence[SimilarityBlock], markup: Markup) -> pd.DataFrame:
-    """Table 2 as text: one row per model and statistic, and the paper's."""
+def _similarity_table(blocks: Sequence[SimilarityBlock], markup: Markup, with_paper: bool) -> Table:
+    """One row per model and statistic, and the paper's."""
     titles = {name: title for block in blocks for name, title in block.datasets.items()}
-    titles = titles or dataset_titles()
-    index, rows = [], []
+    table = Table([markup.escape(t) for t in ("Model", "Statistic", *titles.values())], 2)
     for block in blocks:
+        table.sections.append(len(table.rows))
         for statistic in block.statistics:
             nearest = " (nearest to the paper's)" if statistic == block.nearest else ""
-            setting = f", with {', '.join(block.differences)}" if block.differences else ""
-            index.append((markup.escape(block.model + setting), markup.escape(statistic + nearest)))
+            model = ", ".join([block.model, *block.differences])
             spreads = block.spreads[statistic]
             ours = {name: (found.mean, found.std) for name, found in spreads.items()}
-            rows.append([markup.escape(_spread_text(ours.get(name))) for name in titles])
-    index.append((markup.italic.format(markup.escape(f"paper, {paper.SIMILARITY_MODEL}")), ""))
-    printed = [_spread_text(paper.similarities().get(name)) for name in titles]
-    rows.append([markup.italic.format(markup.escape(text)) for text in printed])
-    names = ["Model", "Statistic"]
-    columns = [markup.escape(title) for title in titles.values()]
-    return pd.DataFrame(rows, columns=columns, index=pd.MultiIndex.from_tuples(index, names=names))
+            texts = [model, statistic + nearest, *(_spread_text(ours.get(n)) for n in titles)]
+            table.rows.append([markup.escape(text) for text in texts])
+    if with_paper:
+        table.sections.append(len(table.rows))
+        printed = [_spread_text(paper.similarities().get(name)) for name in titles]
+        texts = [f"paper, {paper.SIMILARITY_MODEL}", "", *printed]
+        table.rows.append([text and markup.italic.format(markup.escape(text)) for text in texts])
+    return table
 
 
 def _spread_text(value: tuple[float, float] | None) -> str:
     return STATES["missing"] if value is None else f"{value[0]:.2f} ± {value[1]:.2f}"
 
 
-def _latex_table(table: pd.DataFrame, caption: str, label: str) -> str:
-    """A `table` environment, scaled to the width of the page, or to its height."""
-    tabular = table.style.to_latex(
-        hrules=True,
-        clines="skip-last;data",
-        multirow_align="naive",
-        column_format="l" * table.index.nlevels + "r" * table.shape[1],
-    )
-    # Starred: the height to scale by is that of the whole table, above and below its middle.
-    size = "{\\linewidth}{!}" if len(table) <= ROWS_OF_A_PAGE else "*{!}{0.75\\textheight}"
-    return (
-        f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{label}}}\n"
-        f"\\resizebox{size}{{%\n{tabular}}}\n\\end{{table}}\n"
-    )
+def records_markdown(records: Sequence[Mapping[str, object]]) -> str:
+    """Records as a Markdown table; what is missing is empty."""
+    columns = list(records[0]) if records else []
+    rows = [["" if v is None else MARKDOWN.escape(str(v)) for v in r.values()] for r in records]
+    return markdown_table(Table([MARKDOWN.escape(name) for name in columns], len(columns), rows))

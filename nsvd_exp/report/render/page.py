@@ -14,105 +14,81 @@ from markupsafe import Markup
 
 from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model import paper
-from nsvd_exp.report.model.gaps import Gap
-from nsvd_exp.report.model.intervals import Interval
-from nsvd_exp.report.model.protocol import dataset_titles
-from nsvd_exp.report.model.report import SIMILARITY_TABLE
-from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.model.tables import Block
+from nsvd_exp.report.model.entries import RUINED
+from nsvd_exp.report.model.headline import MEASURES
+from nsvd_exp.report.model.intervals import FEWEST_WINDOWS, Interval
+from nsvd_exp.report.model.report import Report
+from nsvd_exp.report.model.results import columns_of
+from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.page_details import Details
-from nsvd_exp.report.render.page_views import headline, similarity_view, view_of
+from nsvd_exp.report.render.page_views import protocol, result_rows, similarity_view, view_of
 from nsvd_exp.report.render.plot_style import GROUND, INK, RULE
-from nsvd_exp.report.render.text import STATES, paper_title, percent, ratio_title
+from nsvd_exp.report.render.text import (
+    STATES,
+    change,
+    group_title,
+    layout_title,
+    left_out,
+    nats,
+    paper_title,
+    percent,
+    ratio_title,
+    times,
+)
 
 TEMPLATE = "page.html.jinja"
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the page, and the number of the table beneath which it stands."""
+    """A figure of the page."""
 
-    table: int
     title: str
     caption: str
     model: str
     svg: Path
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the page says.
+def page_text(
+    report: Report, drawings: Sequence[Drawing], undrawn: Sequence[str], with_paper: bool
+) -> str:
+    """The page as HTML.
 
-    Attributes:
-        source: the `results_dir`, as the user wrote it.
-        tables: the blocks of each table but Table 2, by number.
-        similarities: the blocks of Table 2; None where it is not asked for.
-        gaps: what is missing, and the commands that fill it.
-        problems: one message for each file that could not be read.
+    Args:
+        undrawn: the models of which some figures are left out.
+        with_paper: whether the paper's numbers are shown from the beginning.
     """
-
-    source: str
-    tables: dict[int, list[Block]]
-    similarities: list[SimilarityBlock] | None
-    drawings: list[Drawing]
-    gaps: Sequence[Gap]
-    problems: Sequence[str]
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The blocks of all tables."""
-        return [block for blocks in self.tables.values() for block in blocks]
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of its tables, with Table 2 where it is asked for."""
-        others = [] if self.similarities is None else [SIMILARITY_TABLE]
-        return sorted([*self.tables, *others])
-
-    @property
-    def stored_models(self) -> list[str]:
-        """Titles of the models of which something is stored."""
-        stored = [block.model for block in self.blocks if block.setting is not None]
-        return list(dict.fromkeys([*stored, *(b.model for b in self.similarities or [])]))
-
-    @property
-    def other_models(self) -> list[str]:
-        """Titles of the models of which only the paper's numbers are there."""
-        shown = dict.fromkeys(block.model for block in self.blocks)
-        return [model for model in shown if model not in self.stored_models]
-
-    @property
-    def newest(self) -> str:
-        """When its newest number was measured, UTC.
-
-        The page carries this date and not today's, so that one store always gives the same page.
-        """
-        return max((b.setting.newest for b in self.blocks if b.setting is not None), default="")
-
-
-def page_text(page: Page) -> str:
-    """The page as HTML."""
     details = Details()
-    tables = {n: [view_of(block, details) for block in bs] for n, bs in page.tables.items()}
-    similarities = [similarity_view(block, details) for block in page.similarities or []]
-    return (
+    rows = result_rows(report.groups, details)
+    text = (
         _environment()
         .get_template(TEMPLATE)
         .render(
-            page=page,
-            tables=tables,
-            similarities=similarities,
+            report=report,
+            rows=rows,
+            datasets=columns_of(report.groups),
+            methods=list(dict.fromkeys(row.line.title for row in rows)),
+            ratios=sorted({r for group in report.groups for r in group.ratios}),
+            headlines=[
+                found for measure in MEASURES for found in headlines(report.groups, measure)
+            ],
+            tables={n: [view_of(b, details) for b in bs] for n, bs in report.tables.items()},
+            similarities=[similarity_view(block, details) for block in report.similarities],
             papers_similarities=paper.similarities(),
-            papers_datasets=dataset_titles(),
             similarity_model=paper.SIMILARITY_MODEL,
-            captions=paper.CAPTIONS,
-            headlines=[(b.model, text) for b in page.tables.get(1, []) if (text := headline(b))],
-            drawings=[(d, _inline_svg(d.svg, f"f{n}-")) for n, d in enumerate(page.drawings)],
+            drawings=[(d, _inline_svg(d.svg, f"f{n}-")) for n, d in enumerate(drawings)],
+            undrawn=undrawn,
+            with_paper=with_paper,
+            newest=max((group.setting.newest for group in report.groups), default=""),
+            left_out=left_out(report.groups),
+            ruined=RUINED,
+            fewest=FEWEST_WINDOWS,
             version=metadata.version("nsvd_exp"),
             states=STATES,
             data=details.data,
         )
     )
+    return re.sub(r"\n\s+", "\n", text)
 
 
 @cache
@@ -124,11 +100,19 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": False}
+    environment.policies["json.dumps_kwargs"] = {
+        "separators": (",", ":"), "sort_keys": False, "ensure_ascii": False,
+    }  # fmt: skip
     environment.filters |= {
         "perplexity": format_perplexity,
         "percent": percent,
+        "change": change,
+        "times": times,
+        "nats": nats,
         "ratio": ratio_title,
+        "protocol": protocol,
+        "group_title": group_title,
+        "layout_title": layout_title,
         "paper_title": paper_title,
         "gain": _gain,
         "tint": _tint,
@@ -139,8 +123,7 @@ def _environment() -> jinja2.Environment:
 
 def _gain(improvement: float) -> str:
     """The size of an improvement; `×12` where a perplexity is that many times ASVD-I's."""
-    times = 1 - improvement
-    return f"×{times:,.0f}" if times >= 10 else percent(abs(improvement))[1:]
+    return change(improvement).lstrip("+−")
 
 
 def _tint(improvement: float) -> int:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nsvd_exp.report.model.methods import ShownMethod
-from nsvd_exp.report.model.tables import Line
+from nsvd_exp.report.model.results import Line
 from nsvd_exp.report.render.text import row_title
 from nsvd_exp.storage.files import write_atomically
 
@@ -137,11 +137,12 @@ def styled() -> Iterator[None]:
 
 
 @styled()
-def save(
-    figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("svg", "pdf", "png")
-) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Write `folder/name.<format>` for each format; the same figure gives the same bytes."""
     paths = [folder / f"{name}.{suffix}" for suffix in formats]
+    # The layout is found once, and not again for each format.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for path, suffix in zip(paths, formats, strict=True):
         write_atomically(
             path,

@@ -2,63 +2,109 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import statistics
 from collections.abc import Sequence
 from typing import Any
-
-import pandas as pd
 
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.comparison import Comparison
 from nsvd_exp.report.model.entries import Entry
+from nsvd_exp.report.model.intervals import Interval
+from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.model.tables import Block
+
+# Fields that newer measurements have, so that models of different tokenizers can be compared.
+OTHER_UNITS = ("bits_per_byte", "word_perplexity")
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """The frame as CSV, with the same line ends on every system."""
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+Record = dict[str, Any]
 
 
-def perplexity_frame(blocks: Sequence[Block]) -> pd.DataFrame:
-    """The perplexity tables: one row per place of a table."""
-    return pd.DataFrame([
-        _record(block, line, dataset, entry)
+def csv_text(records: Sequence[Record]) -> str:
+    """The records as CSV, with the same line ends on every system; what is missing is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def of_results(groups: Sequence[Group]) -> list[Record]:
+    """All that is stored: one record per model, setting, method, ratio, k1 and dataset."""
+    return [
+        _record(group, line, dataset, entry)
+        for group in groups
+        for line in group.lines
+        for dataset, entry in line.entries.items()
+    ]
+
+
+def of_layout(blocks: Sequence[Block], with_paper: bool) -> list[Record]:
+    """The blocks laid out like one of the paper's tables: one record per place."""
+    return [
+        {"layout": block.table}
+        | _record(block.group, line, dataset, entry)
+        | (_printed(block, line, entry) if with_paper else {})
         for block in blocks
         for line in block.lines
         for dataset, entry in line.entries.items()
-    ])  # fmt: skip
+    ]
 
 
-def _record(block: Block, line: Line, dataset: str, entry: Entry) -> dict[str, Any]:
-    low, high = entry.interval or (None, None)
-    gain_low, gain_high = entry.improvement_interval or (None, None)
+def _record(group: Group, line: Line, dataset: str, entry: Entry) -> Record:
+    over, average = entry.over_reference, line.average
     return {
-        "table": block.table,
-        "model": block.model,
-        "setting": "; ".join(block.differences),
+        "model": group.model,
+        "setting": "; ".join(group.differences),
         "method": line.row.method,
         "ratio": line.row.ratio,
         "k1": line.row.k1,
         "dataset": dataset,
-        "state": entry.state if block.setting else "missing",
+        "state": entry.state,
         "perplexity": entry.perplexity,
         "deviation": entry.deviation,
-        "perplexity_low": low,
-        "perplexity_high": high,
+        **_bounds("perplexity", entry.interval),
+        "times_dense": entry.times_dense,
+        "nats_over_dense": entry.over_dense.log_ratio if entry.over_dense else None,
         "improvement": entry.improvement,
-        "improvement_low": gain_low,
-        "improvement_high": gain_high,
-        "average_improvement": line.average.value,
-        "paper_model": block.paper_model,
-        "paper_perplexity": entry.printed,
-        "paper_improvement": entry.printed_improvement,
-        "paper_note": entry.note,
-        "difference": entry.difference,
+        **_bounds("improvement", over.improvement_interval if over else None),
+        "averaged_over": " ".join(average.sets),
+        "average_improvement": average.improvement,
+        **_bounds("average_improvement", average.improvement_interval),
+        "average_nats_over_dense": average.nats,
+        **_bounds("average_nats_over_dense", average.nats_interval),
+        **{name: _mean(entry, name) for name in OTHER_UNITS},
         **_provenance(entry),
     }
 
 
-def _provenance(entry: Entry) -> dict[str, Any]:
+def _bounds(name: str, bounds: Interval | None) -> dict[str, float | None]:
+    low, high = bounds or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _mean(entry: Entry, name: str) -> float | None:
+    """The mean of an optional field of the measurements; None where one of them lacks it."""
+    values = [m.stored[name] for m in entry.measurements if m.stored.get(name) is not None]
+    return statistics.fmean(values) if values and len(values) == len(entry.measurements) else None
+
+
+def _printed(block: Block, line: Line, entry: Entry) -> Record:
+    """What the paper prints at the same place."""
+    return {
+        "paper_model": block.paper_model,
+        "paper_perplexity": entry.printed,
+        "paper_improvement": entry.printed_improvement,
+        "paper_average_improvement": line.average.printed,
+        "paper_note": entry.note,
+        "difference": entry.difference,
+    }
+
+
+def _provenance(entry: Entry) -> Record:
     """Where a number came from; several seeds are separated by spaces."""
 
     def joined(values: list[Any]) -> str:
@@ -77,37 +123,41 @@ def _provenance(entry: Entry) -> dict[str, Any]:
     }
 
 
-def similarity_frame(blocks: Sequence[SimilarityBlock]) -> pd.DataFrame:
-    """Table 2: one row per model, statistic and dataset; the paper's alone if nothing is stored."""
-    columns = ["model", "setting", "statistic", "nearest", "dataset", "mean", "deviation", "layers",
-               "key"]  # fmt: skip
-    ours = [
+def of_similarities(blocks: Sequence[SimilarityBlock], with_paper: bool) -> list[Record]:
+    """The similarities, laid out like Table 2: one record per model, statistic and dataset."""
+    return [
         _similarity_record(block, statistic, dataset)
+        | (_printed_similarity(dataset) if with_paper else {})
         for block in blocks
         for statistic in block.statistics
         for dataset in block.datasets
     ]
-    printed = [(name, *values) for name, values in paper.similarities().items()]
-    frame = pd.DataFrame(ours, columns=columns).merge(
-        pd.DataFrame(printed, columns=["dataset", "paper_mean", "paper_deviation"]),
-        how="left" if ours else "right",
-    )
-    frame.insert(len(columns) - 1, "paper_model", paper.SIMILARITY_MODEL)
-    frame["key"] = frame.pop("key")
-    return frame
 
 
-def _similarity_record(block: SimilarityBlock, statistic: str, dataset: str) -> tuple[Any, ...]:
+def _similarity_record(block: SimilarityBlock, statistic: str, dataset: str) -> Record:
     found = block.spreads[statistic].get(dataset)
-    mean, deviation, layers = (found.mean, found.std, found.layers) if found else (None, None, 0)
-    is_nearest, setting = statistic == block.nearest, "; ".join(block.differences)
-    key = block.records[dataset]["key"]
-    return block.model, setting, statistic, is_nearest, dataset, mean, deviation, layers, key
+    return {
+        "model": block.model,
+        "setting": "; ".join(block.differences),
+        "statistic": statistic,
+        "nearest": statistic == block.nearest,
+        "dataset": dataset,
+        "mean": found.mean if found else None,
+        "deviation": found.std if found else None,
+        "layers": found.layers if found else 0,
+        "key": block.records[dataset]["key"],
+    }
 
 
-def comparison_frame(comparison: Comparison) -> pd.DataFrame:
-    """One row per measurement that both stores have."""
-    return pd.DataFrame([
+def _printed_similarity(dataset: str) -> Record:
+    mean, deviation = paper.similarities().get(dataset, (None, None))
+    model = paper.SIMILARITY_MODEL
+    return {"paper_model": model, "paper_mean": mean, "paper_deviation": deviation}
+
+
+def of_comparison(comparison: Comparison) -> list[Record]:
+    """One record per measurement that both stores have."""
+    return [
         {
             "model": pair.here.cell["model"],
             **pair.here.row._asdict(),
@@ -120,4 +170,4 @@ def comparison_frame(comparison: Comparison) -> pd.DataFrame:
             "key_there": pair.there.cell["key"],
         }
         for pair in comparison.pairs
-    ])  # fmt: skip
+    ]

@@ -5,34 +5,36 @@ Imports neither pandas nor matplotlib, so that the end of a grid stays quick.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement as Width
+from rich.padding import Padding
 from rich.table import Table
 
 from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.comparison import Comparison
-from nsvd_exp.report.model.entries import Entry
-from nsvd_exp.report.model.paper import CAPTIONS
-from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.model.entries import Average, Entry
+from nsvd_exp.report.model.gaps import Gap
+from nsvd_exp.report.model.results import Group, Line
+from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.text import (
-    block_title,
-    entry_text,
-    paper_title,
-    percent,
-    printed_text,
+    change,
+    group_title,
+    nats,
     ratio_title,
+    result_text,
     row_title,
 )
 
 STATE_STYLES = {"failed": "bold red", "partial": "yellow", "missing": "dim"}
-WIDTH_WITHOUT_LIMIT = 1000
+WIDEST = 10_000
+ROWS_SHOWN = 60
 PAIRS_SHOWN = 20
-
-
-def show(table: Table) -> None:
-    """Print a table as wide as it needs to be: a number cut short would be another number."""
-    Console(width=WIDTH_WITHOUT_LIMIT, highlight=False).print(table)
+HEADLINES_SHOWN = 12
+GAPS_SHOWN = 12
 
 
 def complain(message: str) -> None:
@@ -41,58 +43,130 @@ def complain(message: str) -> None:
     console.print(message, style="bold red", markup=False, soft_wrap=True)
 
 
-def block_table(block: Block) -> Table:
-    """The stored rows of a block, with the paper's beneath them if they are of the same model."""
-    title = f"Table {block.table}: {CAPTIONS[block.table]}, {block_title(block)}"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("ratio", justify="right")
-    table.add_column("method")
-    for heading in (*block.datasets.values(), "Avg. impro."):
-        table.add_column(escape(heading).replace(" ", "\n"), justify="right")
-    ratio = None
-    for line in filter(_is_stored, block.lines):
-        is_new = line.row.ratio != ratio
-        if is_new and ratio is not None:
-            table.add_section()
-        ratio = line.row.ratio
-        group = ratio_title(ratio) if is_new else ""
-        table.add_row(group, row_title(line), *map(_cell, line.entries.values()), _average(line))
-        if block.paper_model == block.model:
-            table.add_row(*_papers_cells(block, line), style="dim")
-    return table
+def show_headlines(groups: Sequence[Group]) -> None:
+    """Print what the report says first of each model."""
+    console = _console()
+    found = headlines(groups)
+    for headline in found[:HEADLINES_SHOWN]:
+        console.print(f"[bold]{escape(headline.model)}[/]: {escape(headline.summary)}")
+        for name, rest in headline.sentences:
+            said = f"[bold]{escape(name)}[/]{escape(rest)}"
+            console.print(Padding(said, (0, 0, 0, 2)))
+    if len(found) > HEADLINES_SHOWN:
+        console.print(f"and {len(found) - HEADLINES_SHOWN} models more, on the page")
 
 
-def _is_stored(line: Line) -> bool:
-    return any(entry.state != "missing" for entry in line.entries.values())
+def show_results(groups: Sequence[Group], keys: Collection[str] | None = None) -> None:
+    """Print the stored results as one table per model and setting, as wide as the terminal.
+
+    Datasets that do not fit are left out, and named beneath the table.
+
+    Args:
+        keys: of cells; only the ratios at which one of these is stored are shown. None for all.
+    """
+    console, left = _console(), ROWS_SHOWN
+    for group in groups:
+        lines = _lines_to_show(group, keys)
+        if lines and left:
+            _show_group(group, lines[:left], console)
+        left = max(0, left - len(lines))
+    total = sum(len(_lines_to_show(group, keys)) for group in groups)
+    if total > ROWS_SHOWN:
+        more = total - ROWS_SHOWN
+        console.print(f"{more} rows more are on the page, in results.md and in results.csv")
 
 
-def _cell(entry: Entry) -> str:
-    text = escape(entry_text(entry))
-    style = "bold green" if entry.best else STATE_STYLES.get(entry.state)
-    return f"[{style}]{text}[/]" if style else text
+def _show_group(group: Group, lines: Sequence[Line], console: Console) -> None:
+    shown = _fitting(group, lines, console)
+    console.print(_group_table(group, lines, shown))
+    hidden = [title for name, title in group.datasets.items() if name not in shown]
+    if hidden:
+        console.print(f"no room for: {', '.join(map(escape, hidden))}", style="dim")
 
 
-def _average(line: Line) -> str:
-    return "" if line.average.value is None else percent(line.average.value)
+def show_gaps(gaps: Sequence[Gap]) -> None:
+    """Print what is missing, and the commands that fill it."""
+    for gap in gaps[:GAPS_SHOWN]:
+        print(f"{gap.what}\n    {gap.command}")
+    if len(gaps) > GAPS_SHOWN:
+        print(f"{len(gaps) - GAPS_SHOWN} gaps more are on the page")
 
 
-def _papers_cells(block: Block, line: Line) -> list[str]:
-    printed = line.average.printed
-    average = "" if printed is None else percent(printed)
-    return ["", paper_title(block), *map(printed_text, line.entries.values()), average]
-
-
-def comparison_table(comparison: Comparison) -> Table:
-    """The largest differences between two stores."""
-    table = Table(title=comparison.summary, title_justify="left", box=box.SIMPLE_HEAD)
+def show_comparison(comparison: Comparison) -> None:
+    """Print the largest differences between two stores."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "method", "ratio", "k1", "dataset", "here", "there", "difference"):
         table.add_column(heading)
     for pair in comparison.pairs[:PAIRS_SHOWN]:
         row = pair.here.row
         settings = ["" if value is None else f"{value:g}" for value in (row.ratio, row.k1)]
         perplexities = [format_perplexity(m.perplexity) for m in (pair.here, pair.there)]
+        names = (escape(pair.here.cell["model"]), escape(row.method))
         table.add_row(
-            *(pair.here.cell["model"], row.method, *settings, pair.here.dataset),
-            *(*perplexities, f"{pair.difference:+.3%}"),
+            *names, *settings, escape(pair.here.dataset), *perplexities, f"{pair.difference:+.3%}"
         )
+    console = _console()
+    console.print(comparison.summary)
+    if comparison.pairs:
+        console.print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal, and 80 columns where there is none."""
+    return Console(highlight=False)
+
+
+def _lines_to_show(group: Group, keys: Collection[str] | None) -> list[Line]:
+    if keys is None:
+        return group.lines
+    touched = {line.row.ratio for line in group.lines if _holds(line, keys)}
+    return [line for line in group.lines if touched and line.row.ratio in touched | {None}]
+
+
+def _holds(line: Line, keys: Collection[str]) -> bool:
+    measured = (m for entry in line.entries.values() for m in entry.measurements)
+    return any(measurement.cell["key"] in keys for measurement in measured)
+
+
+def _fitting(group: Group, lines: Sequence[Line], console: Console) -> list[str]:
+    """As many datasets as the terminal is wide, from the left."""
+    names, unlimited = list(group.datasets), console.options.update(max_width=WIDEST)
+    for count in range(len(names), 1, -1):
+        table = _group_table(group, lines, names[:count])
+        if Width.get(console, unlimited, table).maximum <= console.width:
+            return names[:count]
+    return names[:1]
+
+
+def _group_table(group: Group, lines: Sequence[Line], datasets: Sequence[str]) -> Table:
+    title = escape(group_title(group))
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    table.add_column("re-\nmoved", justify="right", no_wrap=True)
+    table.add_column("method, k1", no_wrap=True)
+    for name in datasets:
+        heading = escape(group.datasets[name]).replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("avg.\nimpro.", "nats/\ndense"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    ratio = None
+    for line in lines:
+        is_new = line.row.ratio != ratio
+        if is_new and ratio is not None:
+            table.add_section()
+        ratio = line.row.ratio
+        cells = [_cell(line.entries[name]) for name in datasets]
+        title = escape(row_title(line).replace(", k1 = ", " "))
+        table.add_row(ratio_title(ratio) if is_new else "", title, *cells, *_averages(line.average))
     return table
+
+
+def _cell(entry: Entry) -> str:
+    text = escape(result_text(entry))
+    style = "bold green" if entry.best else STATE_STYLES.get(entry.state)
+    return f"[{style}]{text}[/]" if style else text
+
+
+def _averages(average: Average) -> list[str]:
+    improvement = "" if average.improvement is None else change(average.improvement)
+    return [improvement, "" if average.nats is None else nats(average.nats)]

@@ -1,15 +1,19 @@
-"""The words and numbers that every format shares: entries, titles, footnote marks, the legend."""
+"""The words and numbers that every format shares: numbers, entries, titles, footnote marks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.entries import Average, Entry
-from nsvd_exp.report.model.tables import Block, Line
+from nsvd_exp.report.model.intervals import Interval
+from nsvd_exp.report.model.paper import LAYOUTS
+from nsvd_exp.report.model.results import Group, Line
+from nsvd_exp.report.model.tables import Block
 
 STATES = {"missing": "–", "failed": "failed", "partial": "unfinished"}
-NOT_RUN = "not run: only the paper's numbers"
+AVERAGE_HEADINGS = ("Avg. impro.", "Nats over dense")
+TIMES_FROM = 10  # a perplexity of that many times ASVD-I's is said so, and not in per cent
 
 
 def percent(fraction: float) -> str:
@@ -17,14 +21,44 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:+.1f}%".replace("-", "−")
 
 
+def change(improvement: float) -> str:
+    """An improvement over ASVD-I; `×12` where the perplexity is twelve times ASVD-I's."""
+    times = 1 - improvement
+    return percent(improvement) if times < TIMES_FROM else f"×{_times_number(times)}"
+
+
+def times(value: float) -> str:
+    """A perplexity in times the dense model's: `×1.35`."""
+    return f"×{_times_number(value)}"
+
+
+def _times_number(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".") if value < 1000 else format_perplexity(value)
+
+
+def nats(value: float) -> str:
+    """A difference of log perplexity, nats per token: `+0.302`."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def entry_text(entry: Entry) -> str:
-    """Perplexity, deviation over seeds and improvement; the state where there is no perplexity."""
+    """Perplexity and deviation over seeds; the state where there is no perplexity."""
     if entry.perplexity is None:
         return STATES[entry.state]
     text = format_perplexity(entry.perplexity)
-    if entry.deviation is not None:
-        text += f" ± {format_perplexity(entry.deviation)}"
-    return text if entry.improvement is None else f"{text} ({percent(entry.improvement)})"
+    return text if entry.deviation is None else f"{text} ± {format_perplexity(entry.deviation)}"
+
+
+def result_text(entry: Entry) -> str:
+    """The perplexity in times the dense model's beside it: `31.04 (×6.20)`."""
+    beside = "" if entry.times_dense is None else f" ({times(entry.times_dense)})"
+    return entry_text(entry) + beside
+
+
+def compared_text(entry: Entry) -> str:
+    """The perplexity with the improvement over ASVD-I beside it: `31.04 (−5.9%)`."""
+    beside = "" if entry.improvement is None else f" ({change(entry.improvement)})"
+    return entry_text(entry) + beside
 
 
 def printed_text(entry: Entry) -> str:
@@ -33,19 +67,25 @@ def printed_text(entry: Entry) -> str:
         return ""
     text = format_perplexity(entry.printed)
     if entry.printed_improvement is not None:
-        text += f" ({percent(entry.printed_improvement)})"
+        text += f" ({change(entry.printed_improvement)})"
     return text if entry.difference is None else f"{text}; ours {percent(entry.difference)}"
 
 
-def average_text(average: Average) -> str:
-    """The average improvement with its interval; empty where there is none."""
-    if average.value is None:
+def average_texts(average: Average) -> list[str]:
+    """The average improvement and the mean in nats, each with its interval; empty for none."""
+    return [
+        _with_interval(average.improvement, average.improvement_interval, change),
+        _with_interval(average.nats, average.nats_interval, nats),
+    ]
+
+
+def _with_interval(
+    value: float | None, bounds: Interval | None, write: Callable[[float], str]
+) -> str:
+    if value is None:
         return ""
-    text = percent(average.value)
-    if average.interval is None:
-        return text
-    low, high = map(percent, average.interval)
-    return f"{text} [{low}, {high}]"
+    text = write(value)
+    return text if bounds is None else f"{text} [{', '.join(map(write, bounds))}]"
 
 
 def row_title(line: Line) -> str:
@@ -58,44 +98,36 @@ def ratio_title(ratio: float | None) -> str:
     return "" if ratio is None else f"{100 * ratio:g}%"
 
 
+def group_title(group: Group) -> str:
+    """The model and, where it is not the main one, the setting."""
+    return ", ".join([group.model, *group.differences])
+
+
+def layout_title(number: int) -> str:
+    """The title of a table of our results: it is none of the paper's, only laid out like it."""
+    return f"Laid out like Table {number} of the paper: {LAYOUTS[number]}"
+
+
+def paper_title(block: Block) -> str:
+    """What the paper's numbers are called; it names their model if that is another one."""
+    return "paper" if block.is_papers_model else f"paper, {block.paper_model}"
+
+
 def note_marks(blocks: Sequence[Block]) -> dict[str, str]:
     """The mark (a, b, c, ...) of each footnote of a table."""
     notes = dict.fromkeys(note for block in blocks for note in block.notes)
     return {note: chr(ord("a") + index) for index, note in enumerate(notes)}
 
 
-def block_title(block: Block) -> str:
-    """The model and, where it is not the main one, the setting."""
-    if block.setting is None:
-        return f"{block.model} ({NOT_RUN})"
-    if not block.differences:
-        return block.model
-    return f"{block.model}, with {', '.join(block.differences)}"
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def paper_title(block: Block) -> str:
-    """What the paper's numbers are called; it names their model if that is another one."""
-    other = block.paper_model not in (None, block.model)
-    return f"paper, {block.paper_model}" if other else "paper"
-
-
-def legend(blocks: Sequence[Block]) -> list[str]:
-    """What the numbers of a table mean, as sentences."""
-    sentences = [
-        "Perplexity, lower is better; bold: the lowest of its column at a ratio. In parentheses "
-        "the improvement over ASVD-I (positive is better). Avg. impro.: its mean over the sets "
-        "other than WikiText-2, with the 95% interval of a paired bootstrap over windows."
-    ]
-    if any(e.deviation is not None for b in blocks for ln in b.lines for e in ln.entries.values()):
-        sentences.append("Where cells of several calibration seeds are stored: mean ± deviation.")
-    if any(block.paper_model not in (None, block.model) for block in blocks):
-        sentences.append(
-            "The paper's rows are of another model and other text: to be looked at, not subtracted."
-        )
-    for block in blocks:
-        if block.setting and block.unmeasured:
-            sentences.append(f"{block.model}: not measured: {', '.join(block.unmeasured)}.")
-        if block.setting and block.unstarted:
-            ratios = ", ".join(map(ratio_title, block.unstarted))
-            sentences.append(f"{block.model}: no cell at the paper's ratios {ratios}.")
-    return list(dict.fromkeys(sentences))
+def left_out(groups: Iterable[Group]) -> str:
+    """Which datasets the averages leave out, in words."""
+    found = dict.fromkeys(joined(group.calibrated_on) for group in groups if group.calibrated_on)
+    titles = joined(list(found), "or")
+    return f"the sets that calibration took samples from ({titles})" if titles else ""

@@ -1,0 +1,59 @@
+"""Which method is best of a model at each ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nsvd_exp.experiment.improvement import REFERENCE_METHOD
+from nsvd_exp.report.model.results import Group, Line
+
+IMPROVEMENT, NATS = "improvement", "nats"
+MEASURES = (IMPROVEMENT, NATS)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The best method of a model at one ratio.
+
+    Attributes:
+        measure: by which it is the best: IMPROVEMENT, the mean improvement over ASVD-I, or NATS,
+            the mean of log perplexity.
+        winner: its line, which may be that of ASVD-I itself.
+        equals: the lines that are as good, to the last digit.
+        candidates: how many methods there are to choose from.
+    """
+
+    group: Group
+    ratio: float
+    measure: str
+    winner: Line
+    equals: list[Line]
+    candidates: int
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether ASVD-I itself is the best."""
+        return self.winner.row.method == REFERENCE_METHOD
+
+
+def verdicts(group: Group, measure: str) -> list[Verdict]:
+    """The best method at each stored ratio where there are two or more to choose from."""
+    found = []
+    for ratio in group.ratios:
+        lines = [line for line in group.lines if line.row.ratio == ratio]
+        scored = [(score, line) for line in lines if (score := _score(line, measure)) is not None]
+        if len(scored) > 1:
+            best, winner = min(scored, key=lambda pair: pair[0])
+            equals = [line for score, line in scored if score == best and line is not winner]
+            found.append(Verdict(group, ratio, measure, winner, equals, len(scored)))
+    return found
+
+
+def _score(line: Line, measure: str) -> float | None:
+    """Lower is better; None where the line has no average."""
+    average = line.average
+    if measure == NATS:
+        return average.nats
+    if line.row.method == REFERENCE_METHOD:
+        return 0.0 if all(line.entries[n].perplexity for n in average.sets) else None
+    return None if average.improvement is None else -average.improvement
