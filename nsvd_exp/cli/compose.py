@@ -10,7 +10,6 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -81,15 +80,12 @@ class Composer:
         for override in values:
             OmegaConf.update(base, override.key_or_group, override.value(), merge=True)
         job: Any = base.hydra.job
-        excluded = job.config.override_dirname
+        naming = job.config.override_dirname
+        named = [o for o in overrides if o.key_or_group not in naming.exclude_keys]
+        dirname = naming.item_sep.join(sorted(str(o.input_line) for o in named))
         with read_write(base.hydra), open_dict(base.hydra):
             base.hydra.overrides.task = [override.input_line for override in overrides]
-            job.override_dirname = get_overrides_dirname(
-                overrides=list(overrides),
-                kv_sep=excluded.kv_sep,
-                item_sep=excluded.item_sep,
-                exclude_keys=excluded.exclude_keys,
-            )
+            job.override_dirname = dirname.replace("=", naming.kv_sep)
         return base
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import hydra
 import yaml  # type: ignore[import-untyped]
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nsvd_exp import __version__
@@ -28,7 +27,7 @@ from nsvd_exp.cli.arguments import (
 from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.outcome import Outcome
 from nsvd_exp.config.files import conf_dir, expand_path, register
-from nsvd_exp.config.schema import Config, typed_config
+from nsvd_exp.config.schema import Config, job_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.check import Checks, make_folder
 from nsvd_exp.experiment.resolve import choices_of
@@ -98,10 +97,7 @@ def check_composed(composed: DictConfig) -> Config:
     Raises:
         NsvdError: a value is out of range, missing or unknown.
     """
-    task = copy.deepcopy(composed)
-    with read_write(task), open_dict(task):
-        del task["hydra"]
-    config = typed_config(task)
+    config = job_config(composed)
     choices_of(config)
     return config
 

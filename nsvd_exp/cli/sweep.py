@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -112,7 +111,8 @@ class GridSweeper(Sweeper):
 
         if isinstance(self.launcher, GridLauncher):
             return self.launcher.is_elsewhere
-        return not isinstance(self.launcher, BasicLauncher)
+        assert self.config is not None
+        return str(self.config.hydra.runtime.choices["hydra/launcher"]) != "basic"
 
     def _launch(
         self,

@@ -6,13 +6,22 @@ Hydra checks names and types while it composes; ranges and what goes with what a
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, MissingMandatoryValue, OmegaConf, ValidationError
+from omegaconf import (
+    MISSING,
+    DictConfig,
+    MissingMandatoryValue,
+    OmegaConf,
+    ValidationError,
+    open_dict,
+    read_write,
+)
 
 from nsvd_exp.config.classes import TARGET, as_typed
 from nsvd_exp.errors import NsvdError, unknown_name
@@ -354,6 +363,18 @@ def typed_config(composed: DictConfig) -> Config:
         raise NsvdError(str(error)) from None
     assert isinstance(config, Config)
     return config
+
+
+def job_config(composed: DictConfig) -> Config:
+    """The typed configuration of a job as Hydra composes it, without Hydra's own part.
+
+    Raises:
+        NsvdError: as `typed_config`.
+    """
+    own = copy.deepcopy(composed)
+    with read_write(own), open_dict(own):
+        del own["hydra"]
+    return typed_config(own)
 
 
 def _refuse_unknown(node: DictConfig, prefix: str) -> None:

@@ -15,13 +15,13 @@ from hydra import version
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, read_write
 
 from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.outcome import outcome
 from nsvd_exp.cli.turns import Turn
 from nsvd_exp.config.files import register
-from nsvd_exp.config.schema import Config, typed_config
+from nsvd_exp.config.schema import Config, job_config
 from nsvd_exp.errors import NsvdError
 
 
@@ -59,10 +59,7 @@ class Task:
         """The job's own configuration."""
         if self.checked is not None:
             return self.checked
-        own = self.composed.copy()
-        with read_write(own), open_dict(own):
-            del own["hydra"]
-        return typed_config(own)
+        return job_config(self.composed)
 
 
 Ended = Iterator[tuple[Task, JobReturn]]
