@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nsvd_exp.report.model import intervals
-from nsvd_exp.report.model.intervals import Spread, block_length, interval
+from nsvd_exp.report.model.intervals import Spread, frequencies, interval
 
-WINDOWS = (8, 32, 128)
+WINDOWS = (8, 16, 32, 64, 128)
 SETS = 5  # of an average
 WIDTH = 120
 
@@ -41,18 +42,25 @@ def of_documents(generator: np.random.Generator, windows: int) -> Losses:
     return np.sqrt(0.3) * effects + np.sqrt(0.7) * generator.standard_normal(windows)
 
 
-def autoregressive(generator: np.random.Generator, windows: int) -> Losses:
-    """A stationary process; neighbours have a correlation of 0.4."""
+def autoregressive(generator: np.random.Generator, windows: int, rho: float = 0.4) -> Losses:
+    """A stationary process; neighbours have a correlation of `rho`."""
     losses = generator.standard_normal(windows)
     for place in range(1, windows):
-        losses[place] = 0.4 * losses[place - 1] + np.sqrt(1 - 0.4**2) * losses[place]
+        losses[place] = rho * losses[place - 1] + np.sqrt(1 - rho**2) * losses[place]
     return losses
+
+
+def skewed(generator: np.random.Generator, windows: int) -> Losses:
+    """Independent windows, a few of which are far worse than the others."""
+    return generator.standard_exponential(windows) - 1
 
 
 TEXTS: dict[str, Text] = {
     "documents of 2 to 6 windows": of_documents,
     "autoregressive, 0.4": autoregressive,
     "independent": independent,
+    "independent, skewed": skewed,
+    "autoregressive, 0.6": partial(autoregressive, rho=0.6),
 }
 
 
@@ -94,7 +102,11 @@ def average_coverage(text: Text, windows: int, repeat: int, seed: int = 0) -> fl
 def percentile_coverage(
     text: Text, windows: int, repeat: int, length: int, seed: int = 0, resamples: int = 500
 ) -> float:
-    """The share of percentile intervals of blocks of `length` that hold the expectation."""
+    """The share that holds the expectation of a bootstrap's percentile intervals.
+
+    Args:
+        length: neighbours that are resampled together.
+    """
     generator = np.random.default_rng([seed, windows, length])
     blocks = -(-windows // length)
     held = []
@@ -116,19 +128,19 @@ def main() -> None:
     methods: dict[str, Callable[[Text, int], float]] = {
         "one set": lambda t, n: coverage(t, n, options.repeat, options.seed),
         f"mean of {SETS} sets": lambda t, n: average_coverage(t, n, options.repeat, options.seed),
-        "percentiles, blocks": lambda t, n: percentile_coverage(
-            t, n, options.repeat // 4, block_length(n), options.seed
+        "bootstrap, blocks": lambda t, n: percentile_coverage(
+            t, n, options.repeat // 4, round(n**0.6), options.seed
         ),
-        "percentiles, windows": lambda t, n: percentile_coverage(
+        "bootstrap, windows": lambda t, n: percentile_coverage(
             t, n, options.repeat // 4, 1, options.seed
         ),
     }
-    for heading in ("windows", "block", "losses", *methods):
+    for heading in ("windows", "cosines", "losses", *methods):
         table.add_column(heading, justify="right")
     for windows in WINDOWS:
         for name, text in TEXTS.items():
             found = [f"{100 * cover(text, windows):.1f}" for cover in methods.values()]
-            table.add_row(str(windows), str(block_length(windows)), name, *found)
+            table.add_row(str(windows), str(frequencies(windows)), name, *found)
         table.add_section()
     Console(width=WIDTH).print(table)
 

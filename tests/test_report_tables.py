@@ -368,33 +368,31 @@ def test_no_difference_is_shown_for_other_text(tmp_path: Path, change: dict[str,
 
 
 def test_the_spread_of_a_mean_done_by_hand() -> None:
-    """Eight windows, blocks of three: their sums are 3, 3, 1, -1, -3, -3, -1, 1."""
+    """Eight windows and two cosines: half around, which is all of the step, and once around."""
     spread = spread_of_mean(np.array([1.0] * 4 + [-1.0] * 4))
     assert spread is not None
-    assert spread.variance == pytest.approx((4 * 9 + 4 * 1) / 8 / (3 * 8))
-    assert spread.freedom == pytest.approx(8 / 3 - 1)
+    wave = 1 / (2 * math.sin(math.pi / 16))  # 2 (cos 1/16 + cos 3/16 + cos 5/16 + cos 7/16 pi) / 2
+    assert spread.variance == pytest.approx(wave**2 / 2 / 8 * (1 + 1.5 / 8))
+    assert spread.freedom == 2
     low, high = interval(2.0, spread)
     assert (low + high) / 2 == pytest.approx(2.0)
-    half = stats.t.ppf(0.975, 5 / 3) * math.sqrt(5 / 24)
-    assert high - 2.0 == pytest.approx(half)
+    assert high - 2.0 == pytest.approx(stats.t.ppf(0.975, 2) * math.sqrt(spread.variance))
 
 
-def test_the_spread_is_that_of_resampled_blocks() -> None:
-    generator = np.random.default_rng(0)
-    values = np.cumsum(generator.standard_normal(32))
-    starts = generator.integers(0, 32, (20_000, 4, 1))
-    means = values[(starts + np.arange(8)) % 32].mean(axis=(1, 2))
-    spread = spread_of_mean(values)
+def test_the_spread_ignores_the_mean_itself() -> None:
+    values = np.random.default_rng(0).standard_normal(32)
+    spread, moved = spread_of_mean(values), spread_of_mean(values + 5.0)
     assert spread is not None
-    assert spread.variance == pytest.approx(means.var(), rel=0.03)
+    assert moved is not None
+    assert moved.variance == pytest.approx(spread.variance)
 
 
 def test_independent_sets_add_their_variances() -> None:
     one, other = Spread(4.0, 3.0), Spread(1.0, 3.0)
-    assert spread_of_sum([(1.0, one)]) == one
+    assert spread_of_sum([(1.0, one)]) == pytest.approx(one)
     total = spread_of_sum([(0.5, one), (0.5, other)])
     assert total.variance == pytest.approx((4.0 + 1.0) / 4)
-    assert total.freedom == pytest.approx(4.0)  # Welch and Satterthwaite's 4.4, but 3 + 1 at most
+    assert total.freedom == pytest.approx(5**2 / ((4**2 + 1**2) / (3 + 1)) - 1)
     assert spread_of_sum([(0.5, Spread(0.0, 3.0)), (0.5, Spread(0.0, 2.0))]) == (0.0, 2.0)
 
 
@@ -412,7 +410,7 @@ def test_intervals_cover(windows: int, rho: float) -> None:
         assert spread is not None
         low, high = interval(values.mean(), spread)
         held += low <= 0 <= high
-    assert 0.92 <= held / 600 <= 0.998
+    assert 0.92 <= held / 600 <= 0.98
 
 
 def test_the_difference_of_two_methods_is_paired(tmp_path: Path) -> None:

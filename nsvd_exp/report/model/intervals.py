@@ -1,17 +1,20 @@
-"""95% intervals of mean losses, from the bootstrap over blocks of neighbouring windows.
+"""95% intervals of mean losses, for windows of which neighbours may be alike.
 
-Windows that follow each other are often of one document, hence no independent draws. The circular
-block bootstrap (Politis and Romano 1992) resamples blocks of `block_length` neighbours, the last
-window being followed by the first. The variance that it gives a mean has a closed form, so nothing
-is drawn at random here. Of few blocks the percentiles of a bootstrap cover too little: the interval
-takes Student's t with one degree of freedom less than there are blocks. `benchmarks/intervals.py`
-shows what intervals cover with this block length, and with others.
+Windows that follow each other are often of one document, hence no independent draws: what decides
+how sure their mean is are slow changes along the text. They are measured by its lowest cosine
+frequencies (the equal-weighted cosine estimate of a long-run variance: Müller 2004, "A theory of
+robust long-run variance estimation"; Lazarus, Lewis, Stock and Watson 2018, "HAR inference:
+recommendations for practice"), and Student's t has one degree of freedom for each. Of independent
+Gaussian windows that interval is exact; of windows that are alike it covers what a bootstrap over
+blocks of neighbours does not cover with so few windows. `benchmarks/intervals.py` shows what the
+intervals cover, beside that bootstrap.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,16 +35,25 @@ class Spread(NamedTuple):
     freedom: float
 
 
-def block_length(windows: int) -> int:
-    """The neighbours that are resampled together: windows ** 0.6, as a whole number.
+def frequencies(windows: int) -> int:
+    """How many cosine frequencies the variance is taken from: 0.4 windows ** (2/3), rounded.
 
-    8, 32 and 128 windows have blocks of 3, 8 and 18.
+    Of 8, 32 and 128 windows 2, 4 and 10: the rule that Lazarus, Lewis, Stock and Watson recommend.
     """
-    return round(windows**0.6)
+    return round(0.4 * windows ** (2 / 3))
+
+
+@cache
+def _cosines(windows: int) -> NDArray[np.float64]:
+    """Orthonormal cosines, which go once, twice, ... half around: (frequencies, windows)."""
+    places = (np.arange(windows) + 0.5) / windows
+    orders = np.arange(1, frequencies(windows) + 1)
+    cosines: NDArray[np.float64] = np.sqrt(2 / windows) * np.cos(np.pi * np.outer(orders, places))
+    return cosines
 
 
 def spread_of_mean(values: NDArray[np.float64]) -> Spread | None:
-    """The spread of the mean of `values` under the circular block bootstrap.
+    """The spread of the mean of `values`, whose neighbours may be alike.
 
     Args:
         values: one per window, in the order of the text: (windows,).
@@ -52,30 +64,29 @@ def spread_of_mean(values: NDArray[np.float64]) -> Spread | None:
     windows = len(values)
     if windows < FEWEST_WINDOWS:
         return None
-    length = block_length(windows)
-    centred = values - values.sum() / windows
-    sums = np.cumsum(np.concatenate([[0.0], centred, centred[: length - 1]]))
-    of_blocks = sums[length:] - sums[:-length]  # one per window that a block starts at
-    # A resample's mean is that of windows / length blocks, drawn independently.
-    variance = float(np.dot(of_blocks, of_blocks)) / windows / (length * windows)
-    return Spread(variance, windows / length - 1)
+    waves = _cosines(windows) @ values
+    variance = float(waves @ waves) / len(waves) / windows
+    # Where neighbours are alike, even the lowest frequency has less than frequency 0, the mean's
+    # own. This factor is what simulated texts ask for; it takes little cover of independent ones.
+    return Spread(variance * (1 + 1.5 / windows), len(waves))
 
 
 def spread_of_sum(parts: Sequence[tuple[float, Spread]]) -> Spread:
     """The spread of a weighted sum of means over independent texts.
 
-    The degrees of freedom are those of Welch and Satterthwaite, but at most one more than those of
-    the part that has fewest: the variances of several short texts are too low all at once.
+    The degrees of freedom lie between those of Welch and Satterthwaite, which are too few for short
+    texts of independent windows, and those that Welch (1947) corrects for the variances being
+    estimates (plus and minus 2 in place of 1), which are too many where neighbours are alike.
 
     Args:
         parts: the weight and the spread of each.
     """
     variances = [weight**2 * spread.variance for weight, spread in parts]
     variance, freedoms = math.fsum(variances), [spread.freedom for _, spread in parts]
-    if len(parts) == 1 or variance == 0:
-        return Spread(variance, min(freedoms))
-    shares = math.fsum(v**2 / freedom for v, freedom in zip(variances, freedoms, strict=True))
-    return Spread(variance, min(variance**2 / shares, min(freedoms) + 1))
+    if variance == 0:
+        return Spread(0.0, min(freedoms))
+    shares = math.fsum(v**2 / (f + 1) for v, f in zip(variances, freedoms, strict=True))
+    return Spread(variance, variance**2 / shares - 1)
 
 
 def interval(centre: float, spread: Spread) -> Interval:

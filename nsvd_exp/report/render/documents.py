@@ -47,8 +47,8 @@ NATS_LEGEND = (
     "nats per token, which one ruined set cannot dominate."
 )
 INTERVAL_LEGEND = (
-    "In brackets: 95% intervals, from a bootstrap over blocks of neighbouring windows (n^0.6 of n "
-    f"windows); none for fewer than {FEWEST_WINDOWS} windows."
+    "In brackets: 95% intervals, which allow for neighbouring windows being alike; none for fewer "
+    f"than {FEWEST_WINDOWS} windows."
 )
 
 
