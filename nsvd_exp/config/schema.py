@@ -65,7 +65,8 @@ class ModelConfig:
     """A causal language model: a Hugging Face hub name or a folder.
 
     Attributes:
-        name: hub id or folder.
+        name: hub id or folder; `package:NAME` is the folder of an installed Python package.
+        gguf_file: name of a GGUF file in it, whose weights are dequantised; null: safetensors.
         title: the short name in tables.
         revision: branch, tag or commit; resolved to a commit before anything is keyed by it.
         max_length: positions the model takes, in tokens; null: as its config.json says.
@@ -81,6 +82,7 @@ class ModelConfig:
     name: str = MISSING
     title: str = MISSING
     revision: str = "main"
+    gguf_file: str | None = None
     max_length: int | None = None
     skip: list[str] = field(default_factory=list)
     strict: bool = False

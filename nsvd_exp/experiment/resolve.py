@@ -137,7 +137,8 @@ def resolve(config: Config, calibrated: bool | None = None) -> Resolved:
     choices = choices_of(config)
     if calibrated is None:
         calibrated = choices.method is not None and choices.method.is_calibrated
-    located = locate_model(config.model.name, config.model.revision)
+    named = config.model
+    located = locate_model(named.name, named.revision, named.gguf_file)
     model = _with_options(located, config.model)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device, model)
@@ -206,7 +207,7 @@ def _plan_tokenizer(config: Config) -> PlannedTokenizer | None:
     model = model_named(calibration.tokenizer, calibration.tokenizer_revision)
     model.trust_remote_code |= config.model.trust_remote_code
     try:
-        source = locate_model(model.name, model.revision, tokenizer_only=True)
+        source = locate_model(model.name, model.revision, model.gguf_file, tokenizer_only=True)
     except NsvdError as error:
         raise NsvdError(f"calibration.tokenizer={calibration.tokenizer}: {error}") from None
     return PlannedTokenizer(_with_options(source, model), model)
@@ -253,6 +254,8 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
     for name in SETTINGS_WITHOUT_A_NUMBER:
         del config[name]
     del config["model"]["strict"]
+    if config["model"]["gguf_file"] is None:
+        del config["model"]["gguf_file"]  # as before there was such a thing
     config["dtype"] = resolved.dtype
     config["evaluation"]["dtype"] = resolved.evaluation_dtype
     config["evaluation"]["length"] = resolved.length
@@ -267,7 +270,7 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
 
 
 def public_name(source: ModelSource) -> str:
-    """The hub id, or the folder's own name without its place."""
+    """The hub id, the Python package, or the folder's own name without its place."""
     return Path(source.name).name if source.is_local else source.name
 
 

@@ -9,6 +9,7 @@ a tokenizer.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -33,12 +34,16 @@ from huggingface_hub.file_download import repo_folder_name
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.keys import model_folder_digest
+from nsvd_exp.models.gguf import gguf_config
+from nsvd_exp.storage.files import path_component
+from nsvd_exp.storage.keys import file_digest, model_folder_digest
 
 T = TypeVar("T")
 
 # HTTPError is the base class of whichever HTTP client this huggingface_hub is built on.
 NO_CONNECTION = (ConnectionError, TimeoutError, HTTPError)
+
+PACKAGE = "package:"
 
 # Of weights that a config.json or an index may name.
 WEIGHTS_SUFFIXES = (".safetensors", ".safetensors.index.json")
@@ -53,13 +58,15 @@ class ModelSource:
         name: folder or hub id, as transformers takes it.
         commit: of the hub repository; None for a folder.
         identity: what keys are made of; holds no path.
-        config: its config.json.
+        config: its config.json, or what a GGUF file says in place of one.
+        gguf_file: the name of the GGUF file that it is read from; None: there is a config.json.
     """
 
     name: str
     commit: str | None
     identity: dict[str, Any]
     config: dict[str, Any]
+    gguf_file: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -152,28 +159,67 @@ def hub_file(name: str, file: str, commit: str, kind: str) -> Path:
     )
 
 
-def locate_model(name: str, revision: str = "main", tokenizer_only: bool = False) -> ModelSource:
+def locate_model(
+    name: str, revision: str = "main", gguf_file: str | None = None, tokenizer_only: bool = False
+) -> ModelSource:
     """The model folder, or else the hub repository, that `name` stands for.
 
     Args:
+        gguf_file: the name of a GGUF file in it, which then is all that is read of it.
         tokenizer_only: whether a folder without config.json will do.
 
     Raises:
-        NsvdError: neither is there, it has no config.json, or names weights outside of itself.
+        NsvdError: neither is there, it has no config.json or no such GGUF file, or names weights
+            outside of itself.
     """
-    folder = Path(expand_path(name))
+    folder = _folder(name)
     if folder.is_dir():
+        if gguf_file is not None:
+            return _local_gguf(folder, gguf_file)
         config_path = folder / "config.json"
         if not (config_path.is_file() or tokenizer_only):
-            raise NsvdError(f"model folder {name} has no config.json")
+            raise NsvdError(f"model folder {name} has no config.json{_gguf_advice(folder)}")
         config = _read_json(config_path) if config_path.is_file() else {}
         _refuse_weights_elsewhere(folder, config)
         return ModelSource(str(folder), None, {"sha256": model_folder_digest(folder)}, config)
     if name.startswith(("/", "./", "../", "~")):
         raise NsvdError(f"there is no model folder {folder}")
     commit = hub_commit(name, revision, "model")
+    identity = {"hub": name, "commit": commit}
+    if gguf_file is not None:
+        config = gguf_config(hub_file(name, gguf_file, commit, "model"))
+        return ModelSource(name, commit, {**identity, "gguf_file": gguf_file}, config, gguf_file)
     config = _read_json(hub_file(name, "config.json", commit, "model"))
-    return ModelSource(name, commit, {"hub": name, "commit": commit}, config)
+    return ModelSource(name, commit, identity, config)
+
+
+def _folder(name: str) -> Path:
+    """The folder that a model's name stands for, if it is one at all.
+
+    Raises:
+        NsvdError: it is to be that of a Python package which is not installed.
+    """
+    if not name.startswith(PACKAGE):
+        return Path(expand_path(name))
+    package = name.removeprefix(PACKAGE)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise NsvdError(f"model.name={name}: there is no Python package '{package}' installed here")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _local_gguf(folder: Path, file: str) -> ModelSource:
+    path = folder / path_component("model.gguf_file", file)
+    if not path.is_file():
+        raise NsvdError(f"model folder {folder} has no file {file}{_gguf_advice(folder)}")
+    return ModelSource(
+        str(folder), None, {"gguf_sha256": file_digest(path)}, gguf_config(path), file
+    )
+
+
+def _gguf_advice(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*.gguf"))
+    return f"; it has GGUF files: model.gguf_file={names[0]}" if names else ""
 
 
 def _refuse_weights_elsewhere(folder: Path, config: dict[str, Any]) -> None:

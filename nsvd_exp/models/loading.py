@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,12 @@ def load_streamed(
     """
     from accelerate.hooks import remove_hook_from_module  # most of a second
 
+    if source.gguf_file is not None:
+        raise NsvdError(
+            f"{config.name}: the weights of a GGUF file are dequantised all at once, and cannot be "
+            "streamed: memory=resident, or a safetensors checkpoint of the model"
+        )
+
     model = _checked_model(
         source, config, dtype, device_map={"": "disk"}, offload_folder=str(folder)
     )
@@ -105,6 +112,8 @@ def _checked_model(
             **placement,
         )
     _check_loaded(config.name, info)
+    if source.gguf_file is not None:
+        del model.config.quantization_config  # the weights are dequantised
     # A model made from a config is in training mode; one that is loaded is not. Say so either way.
     return model.eval()
 
@@ -181,6 +190,7 @@ def _from_pretrained(auto: Any, source: ModelSource, config: ModelConfig, **opti
                 source.name,
                 revision=source.commit or "main",
                 trust_remote_code=config.trust_remote_code,
+                **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
                 **options,
             ),
         )
@@ -210,10 +220,17 @@ def _advice(error: Exception, is_tokenizer: bool, source: ModelSource, config: M
 
 
 def _check_checkpoint(source: ModelSource, config: ModelConfig) -> None:
-    if source.is_local:
+    if source.gguf_file is not None:
+        _require_gguf(config)
+    elif source.is_local:
         _check_weights(Path(source.name), config)
     if source.config.get("quantization_config"):
         raise NsvdError(f"{config.name} is quantised: its weights cannot be factorised as they are")
+
+
+def _require_gguf(config: ModelConfig) -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise NsvdError(f"{config.name}: to read {config.gguf_file}: pip install 'nsvd_exp[gguf]'")
 
 
 def _check_weights(folder: Path, config: ModelConfig) -> None:
