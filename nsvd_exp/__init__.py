@@ -25,21 +25,37 @@ if TYPE_CHECKING:
     from nsvd_exp.library import perplexity as perplexity
     from nsvd_exp.library import samples as samples
     from nsvd_exp.library import windows as windows
+    from nsvd_exp.models.checkpoint import About as About
+    from nsvd_exp.models.checkpoint import Perplexity as Perplexity
+    from nsvd_exp.models.checkpoint import load as load
+    from nsvd_exp.models.checkpoint import push as push
+    from nsvd_exp.models.checkpoint import save as save
+    from nsvd_exp.models.modeling_nsvd import register as register
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "About",
     "Compression",
     "NsvdError",
+    "Perplexity",
     "calibrate",
     "compress",
+    "load",
     "methods",
     "perplexity",
+    "push",
+    "register",
     "samples",
+    "save",
     "windows",
 ]
 
-_FROM = {"NsvdError": "nsvd_exp.errors"}
+_FROM = {
+    "NsvdError": "nsvd_exp.errors",
+    "register": "nsvd_exp.models.modeling_nsvd",
+    **dict.fromkeys(("About", "Perplexity", "load", "push", "save"), "nsvd_exp.models.checkpoint"),
+}
 
 # Before torch loads OpenMP: its threads wait for one another spinning, but not for long. Where
 # other processes use the same cores, small eigenproblems otherwise take up to hundreds of times

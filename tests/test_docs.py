@@ -97,7 +97,9 @@ def test_every_method_is_described_with_its_class_and_fields(name: str) -> None:
     assert [field for field in fields if f"{field}=" not in methods] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/library.md", "docs/methods.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/library.md", "docs/methods.md", "docs/checkpoints.md"]
+)
 def test_the_python_examples_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
