@@ -90,28 +90,34 @@ class Pace:
 
     Attributes:
         ended: how many cells have ended.
+        stored: how many of the others are in the store already, and take no time.
     """
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.total, self.ended = total, 0
+        self.total, self.ended, self.stored = total, 0, 0
         self._clock = clock
         self._began = self._last = clock()
         self._worked = 0
 
-    def end(self, has_worked: bool) -> None:
-        """A cell has ended. One that was there already says nothing of how long a cell takes."""
+    def end(self, has_worked: bool, was_stored: bool = False) -> None:
+        """A cell has ended. One that was there already says nothing of how long a cell takes.
+
+        Args:
+            was_stored: whether it is one of those that `stored` counts.
+        """
         self.ended += 1
+        self.stored -= was_stored
         self._worked += has_worked
         self._last = self._clock()
 
     def seconds_left(self) -> float | None:
-        """Seconds for the cells that have not ended, None before the first has.
+        """Seconds for the cells that are still to be done, None before the first was.
 
         Each is taken to need as long as those that have ended, and as many to go on side by side.
         """
         if not self._worked:
             return None
-        return (self._last - self._began) / self._worked * (self.total - self.ended)
+        return (self._last - self._began) / self._worked * (self.total - self.ended - self.stored)
 
 
 def about(seconds: float | None) -> str:

@@ -94,6 +94,11 @@ def test_a_grid_is_measured_to_its_end(tmp_path: Path) -> None:
         assert any(name.startswith(begins) for name in names), begins
 
 
+@pytest.mark.slow
+def test_the_report_of_a_large_store_is_measured_to_its_end() -> None:
+    script("report.py", "--cells", "40", "--repeat", "1")
+
+
 def gpu(out: Path, *arguments: str) -> dict[str, Any]:
     """What `benchmarks/gpu.py` keeps, run in this process."""
     gpu_benchmark.main([*arguments, "--out", str(out)])

@@ -419,6 +419,8 @@ def test_a_tokenizer_named_in_conf_brings_its_options(root: Path) -> None:
     assert llama.tokenizer["add_bos_token"] is True
     assert llama.revision != "main"
     assert model_named("some/model", "v2").revision == "v2"
+    outside = model_named("../method/svd", "main")  # no file of conf/model, whatever is there
+    assert (outside.name, outside.title) == ("../method/svd", "svd")
 
 
 @pytest.mark.parametrize("setting", ["calibration.length", "evaluation.length"])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,9 @@ from helpers.texts import words
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
-from nsvd_exp.cli.arguments import normalise
+from nsvd_exp.cli.arguments import normalise, setting_names
 from nsvd_exp.config.files import conf_dir
+from nsvd_exp.config.schema import Config, DatasetConfig
 from nsvd_exp.experiment.wording import format_perplexity
 
 
@@ -294,11 +296,44 @@ def test_arguments_are_put_as_hydra_takes_them(typed: str, given: str) -> None:
     assert normalise(typed) == given
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("model=../dataset/ptb", "the model name '../dataset/ptb' begins with a dot"),
+        ("method=svd,../model/tiny", "the method name '../model/tiny' begins with a dot"),
+        ("dataset=[ptb,a/b]", "the dataset name 'a/b' holds a separator of paths"),
+        ("calibration.dataset=/etc/passwd", "name '/etc/passwd' holds a separator of paths"),
+    ],
+)
+def test_a_choice_is_a_name_and_no_path(capsys: Capture, typed: str, said: str) -> None:
+    code, out, err = run_main(capsys, "-m", typed)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_what_a_dead_process_left_goes_with_a_run_that_has_nothing_to_do(
+    settings: Settings, capsys: Capture
+) -> None:
+    arguments = [*settings(), "method=dense", "dataset=[ptb]"]
+    run_done(capsys, *arguments)
+    left = results_dir(arguments) / "cache" / ".streamed.dead"
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "model.safetensors").write_bytes(bytes(8))
+    assert "already done" in run_done(capsys, *arguments)
+    assert not left.exists()
+
+
 def test_help_and_configuration_are_there_to_read(capsys: Capture) -> None:
     out = run_done(capsys, "--help")
     for name in ("nsvd_i", "llama_7b", "alpaca_eval_jp", "evaluation.", "results_dir"):
         assert name in out
     assert max(map(len, out.splitlines())) <= 120
+    of_dataset = {f.name for f in fields(DatasetConfig)}
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    names = setting_names(Config)
+    for name in names:
+        last, is_block = name.rpartition(".")[2], any(n.startswith(f"{name}.") for n in names)
+        assert f"{last}=" in out or is_block or last in of_dataset | groups, name
     assert "reading: scalar" in run_done(capsys, "--cfg", "job", "method=asvd_iii")
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert run_done(capsys, "--version") == f"nsvd_exp {project['version']}\n"

@@ -16,12 +16,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.cli.compose import Composer, Job
-from nsvd_exp.cli.jobs import Jobs
-from nsvd_exp.cli.turns import Turn, lock_file
+from nsvd_exp.cli.jobs import BusyError, Jobs
+from nsvd_exp.cli.launchers.task import Task
+from nsvd_exp.cli.turns import Turn, Turns, is_stored, lock_files
 from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.experiment.order import next_job, sharing_group
 from nsvd_exp.experiment.plan import plan_cell
@@ -176,6 +177,13 @@ def test_how_much_is_left_is_told_by_the_cells_that_were_done() -> None:
     assert said() == "about 80 s left"
     now += 100
     assert said() == ""  # longer than was expected: nothing is known
+    pace = Pace(6, clock=lambda: now)
+    pace.stored = 3  # take no time, whether they have ended or not
+    now += 60
+    pace.end(has_worked=True)
+    assert pace.seconds_left() == 60 * 2
+    pace.end(has_worked=False, was_stored=True)
+    assert pace.seconds_left() == 60 * 2
     assert about(None) == ""
     assert about(3 * 3600 + 20 * 60) == "about 3 h 20 min left"
 
@@ -187,8 +195,7 @@ def test_a_cell_that_another_process_is_at_is_left_for_later(
     arguments = [*settings(), "dataset=[ptb]", "report=false"]
     grid = ["-m", *arguments, "method=svd", "ratio=0.2,0.3,0.4"]
     plan = plan_cell(compose(*arguments, "method=svd", "ratio=0.2"))
-    file = lock_file(plan.config)
-    assert file is not None
+    (file,) = lock_files(plan.config)
     file.parent.mkdir(parents=True)
     lock = take(file)
     process = subprocess.Popen(
@@ -216,8 +223,6 @@ def test_a_cell_that_another_process_is_at_is_left_for_later(
 
 def test_a_job_that_only_waited_says_that_it_was_there(settings: Settings) -> None:
     config = compose(*settings(), "dataset=[ptb]", "method=svd")
-    file = lock_file(config)
-    assert file is not None
     plan, result, was_done = Jobs().cell(config)
     assert (was_done, plan.is_done(result)) == (False, True)
     text = plan.file.path.read_text()
@@ -232,6 +237,57 @@ def test_a_job_that_only_waited_says_that_it_was_there(settings: Settings) -> No
             return super().session
 
     assert Waits().cell(config)[2] is True
+
+
+SIMILARITIES = ["measure=similarity", "dataset=[ptb,c4]"]
+
+
+def test_records_that_another_process_is_at_are_left_for_later(settings: Settings) -> None:
+    configs = [compose(*settings(), *SIMILARITIES), compose(*settings(), "method=svd")]
+    numbers = [OmegaConf.create({"hydra": {"job": {"num": number}}}) for number in range(2)]
+    tasks = [
+        Task(number, Jobs(), HydraContext(None, None), "", config)  # type: ignore[arg-type]
+        for number, config in zip(numbers, configs, strict=True)
+    ]
+    files = lock_files(configs[0])
+    assert len(files) == 2
+    for file in files:
+        file.parent.mkdir(parents=True)
+        lock = take(file)
+        try:
+            turns = Turns(tasks, Pace(2))
+            taken = [turns.take(), turns.take()]
+            assert [(task.number, task.turn.waits) for task in taken if task.turn] == [
+                (1, False), (0, True),
+            ]  # fmt: skip
+            with pytest.raises(BusyError, match=r"at (ptb|c4)-"):
+                Jobs().similarities(configs[0], Turn(1, 2, waits=False))
+        finally:
+            lock.release()
+    assert not any(file.with_name("result.json").exists() for file in files)
+    assert not is_stored(configs[0])
+    _, records, was_done = Jobs().similarities(configs[0], Turn(1, 2, waits=False))
+    assert ([record["status"] for record in records], was_done) == (["done"] * 2, False)
+    assert is_stored(configs[0])
+
+
+def test_records_that_were_only_waited_for_were_there(settings: Settings) -> None:
+    config = compose(*settings(), *SIMILARITIES)
+    plan, *_ = Jobs().similarities(config)
+    texts = [file.path.read_text() for file in plan.files]
+    for file in plan.files:
+        file.path.unlink()  # as long as the other process is at them
+
+    class Waits(Jobs):
+        """Another process ends while this one makes ready."""
+
+        @property
+        def session(self):  # type: ignore[no-untyped-def]
+            for file, text in zip(plan.files, texts, strict=True):
+                file.path.write_text(text)
+            return super().session
+
+    assert Waits().similarities(config)[2] is True
 
 
 @pytest.mark.slow

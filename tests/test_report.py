@@ -124,7 +124,7 @@ def test_markdown_says_what_failed_and_marks_the_best(
     assert failed.count("failed") == 8
     (best,) = [line for line in lines if "| ASVD-I " in line]
     assert best.count("**") == 16
-    assert any("*574.6 (+29.3%)*<sup>" in line for line in lines)
+    assert any("*574.60*<sup>a</sup> *(+29.3%)*" in line for line in lines)  # as it is printed
     assert lines[0].startswith("# Laid out like Table 3 of the paper")
 
 
@@ -194,11 +194,30 @@ def test_the_command_asks_for_the_ratios_that_are_missing(tmp_path: Path) -> Non
 # Bad input
 
 
-def test_no_results_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = report(capsys, tmp_path / "nowhere")
-    assert code == 2
-    assert "holds no results yet" in err
-    assert "experiment=table1" in err
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nowhere", "there is no .*nowhere: to make some results, python -m nsvd_exp experiment="),
+        ("empty", "holds no results yet: to make some results, .*results_dir=.*empty"),
+        ("a [b]\udcff", "there is no .*'results_dir="),
+        ("file", "file is no folder: give a results_dir"),
+        ("file/within", "within cannot be read: Not a directory"),
+        ("", "the name of the folder of results is empty"),
+    ],
+)
+def test_no_results_at_all(
+    store: Path, tmp_path: Path, given: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    folder = given and f"{tmp_path}/{given}"
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in ([folder], [store, "--compare", folder]):
+        code, out, err = report(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert re.search(said, err)
+        assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -317,3 +336,15 @@ def test_two_stores_are_compared_number_by_number(
     rows = rows_of(store, "compare")
     assert (rows[0]["method"], rows[0]["dataset"]) == ("svd", "ptb")
     assert float(rows[0]["difference"]) == pytest.approx(0.25)
+
+
+def test_stores_without_a_number_in_common_are_not_compared(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_cell(tmp_path / "other", model="other", method="asvd_i")
+    code, out, err = report(capsys, store, "--compare", tmp_path / "other")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --compare: no measurement of ")
+    assert "(of tiny)" in err
+    assert "(of other)" in err
+    assert not (store / "report").exists()

@@ -223,14 +223,27 @@ def test_no_state_but_done_shows_a_number(opened: Opened) -> None:
 def test_the_papers_numbers_are_a_switch(opened: Opened) -> None:
     opened.open_layouts()
     block = '#table-3 [data-model="llama-7b"] '
-    assert not opened.shown("main .paper")
+    assert not opened.shown("main .paper, main td em")
     opened.tab.check("#with-paper")
     differences = opened.shown(f"{block} .difference")
     assert differences
     assert set(differences) == {"+1.0%"}
     assert not opened.shown('[data-model="tiny"] .difference')
     opened.tab.uncheck("#with-paper")
-    assert not opened.shown("main .paper")
+    assert not opened.shown("main .paper, main td em")
+
+
+def test_the_papers_crosses_follow_the_switch(opened: Opened) -> None:
+    figures = opened.tab.locator("#plots figure[data-model='llama-7b']")
+    without, crossed = opened.shown("#plots .no-paper svg"), "#plots .paper svg"
+    assert len(without) == 1  # of Figure 1; one ratio of the paper's model has no crosses
+    assert not opened.shown(crossed)
+    opened.tab.check("#with-paper")
+    assert len(opened.shown(crossed)) == len(without)
+    assert not opened.shown("#plots .no-paper svg")
+    opened.tab.uncheck("#with-paper")
+    assert not opened.shown(crossed)
+    assert figures.count() > 1
 
 
 def test_another_setting_says_what_differs(opened: Opened) -> None:

@@ -16,6 +16,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from nsvd_exp.config.files import group_choices, method_files
 from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError, unknown_name
+from nsvd_exp.storage.files import path_component
 
 # What a user types, and the group of conf/ that it names.
 ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
@@ -65,7 +66,7 @@ def normalise(argument: str, more: Sequence[str] = ()) -> str:
         more: folders like `conf/`.
 
     Raises:
-        NsvdError: a list where one name belongs, or nothing where a name belongs.
+        NsvdError: a list where one name belongs, nothing where a name belongs, or a path.
     """
     match = re.match(r"^(\+*)([\w.@]+)=(.*)$", argument, re.DOTALL)
     if not match:
@@ -77,6 +78,9 @@ def normalise(argument: str, more: Sequence[str] = ()) -> str:
     if group in (*SINGLE_CHOICES, "dataset") and value in ("", "null", "[]"):
         choices = ", ".join(group_choices(group.partition("@")[0], more))
         raise NsvdError(f"{name}={value}: expected a name. Known: {choices}")
+    if group in (*SINGLE_CHOICES, "dataset"):
+        for choice in value.strip("[]").split(","):
+            path_component(name, choice.strip())
     if name in PATH_SETTINGS and not value.startswith(("'", '"', "[")) and "," not in value:
         value = _quoted_path(value)
     return f"{prefix}{group}={value}"

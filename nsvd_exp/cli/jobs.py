@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +119,7 @@ class Jobs:
             # The first import of torch and transformers takes seconds: only for a cell to be done.
             from nsvd_exp.experiment.run import run_cell
 
-            work = _Work()
-            on_wait = log.warning if turn is None or turn.waits else _leave
+            work, on_wait = _Work(), _on_wait(turn)
             with closing(Observers(bars, tracker, work)) as observer:
                 result = run_cell(plan, self.session, observer, on_wait)
         return plan, result, not work.is_begun
@@ -130,8 +129,12 @@ class Jobs:
     ) -> tuple[SimilarityPlan, list[Result], bool]:
         """Make the similarity records that are not done: plan, records, whether all were done.
 
+        Args:
+            turn: the job's place in a grid.
+
         Raises:
             NsvdError: model or dataset cannot be found; nothing is stored then.
+            BusyError: another process is at one of them, and this turn is not to wait.
         """
         plan = plan_similarity(config)
         stored = [file.read() for file in plan.files]
@@ -141,8 +144,8 @@ class Jobs:
         with _bars(config, turn) as bars:
             from nsvd_exp.experiment.run_similarity import run_similarities
 
-            work = _Work()
-            records = run_similarities(plan, self.session, Observers(bars, work))
+            work, on_wait = _Work(), _on_wait(turn)
+            records = run_similarities(plan, self.session, Observers(bars, work), on_wait)
         return plan, records, not work.is_begun
 
     def _tracker(self, plan: CellPlan, is_companion: bool) -> Observer:
@@ -225,7 +228,12 @@ class Jobs:
 
 
 class BusyError(Exception):
-    """Another process is at the cell."""
+    """Another process is at the cell, or at a record."""
+
+
+def _on_wait(turn: Turn | None) -> Callable[[str], None]:
+    """What is told whom a job would wait for; it raises where the job is to come later."""
+    return log.warning if turn is None or turn.waits else _leave
 
 
 def _leave(holder: str) -> None:

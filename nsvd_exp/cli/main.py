@@ -31,6 +31,8 @@ from nsvd_exp.config.schema import Config, job_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.check import Checks, make_folder
 from nsvd_exp.experiment.resolve import choices_of
+from nsvd_exp.report.render.console import discard_stdout, speak_ascii_where_needed
+from nsvd_exp.storage.cache import Cache
 
 
 def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> int:
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
         jobs: what does the jobs, with what it knows already; None: a new one.
     """
     register()
-    terminal.speak_ascii_where_needed(sys.stdout, sys.stderr)
+    speak_ascii_where_needed(sys.stdout, sys.stderr)
     given = list(sys.argv[1:] if arguments is None else arguments)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR")
     # Hydra then hands its exceptions over, in place of printing them its own way.
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
         terminal.show_error(NsvdError(explain(error, config_dirs(given))))
         return 2
     except BrokenPipeError:  # `| head` has seen enough
-        terminal.discard_stdout()
+        discard_stdout()
         return 0
     except KeyboardInterrupt:
         terminal.stderr().print("interrupted; what was measured is kept, the same command goes on")
@@ -113,6 +115,8 @@ def check_jobs(configs: Sequence[Config], is_elsewhere: bool = False) -> None:
     """
     for folder in dict.fromkeys(config.results_dir for config in configs):
         make_folder("results_dir", folder, Path(expand_path(folder)))
+    for folder in dict.fromkeys(config.cache_dir for config in configs):
+        Cache(Path(expand_path(folder))).tidy()  # of dead processes, with nothing to do as well
     checks = Checks(terminal.say, is_elsewhere)
     problems: dict[str, None] = {}
     for config in configs:

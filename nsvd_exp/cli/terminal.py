@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-import io
-import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +13,7 @@ from nsvd_exp.cli.outcome import Outcome
 from nsvd_exp.config.schema import SIMILARITY_STATISTICS, Config
 from nsvd_exp.experiment.record import spread
 from nsvd_exp.experiment.wording import format_perplexity, label_of
+from nsvd_exp.report.render.console import Stdout
 from nsvd_exp.storage.results import Result
 
 # Of a grid's table, by what was measured: its title, and the columns that name a job.
@@ -39,23 +35,11 @@ SHOWN_BY_COLUMNS = (
 STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
 
 
-class _Stdout(Console):
-    """stdout, whose reader may have seen enough, as that of `| head` has."""
-
-    def on_broken_pipe(self) -> None:
-        discard_stdout()
-
-
-def discard_stdout() -> None:
-    """Let what is still to be printed go nowhere: its reader is gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def show(forms: Forms) -> None:
     """Print a table to stdout in the form that fits the terminal, or 80 characters without one."""
     width = Console().width
     form = fitting(forms, width)
-    console = _Stdout(width=max(width, form.width), highlight=False)
+    console = Stdout(width=max(width, form.width), highlight=False)
     console.print(Text(form.title, style="italic"))
     for table in form.tables:
         console.print()
@@ -66,25 +50,6 @@ def show(forms: Forms) -> None:
 def stderr() -> Console:
     """Where progress and messages go."""
     return Console(stderr=True, highlight=False)
-
-
-# What stands for characters of tables and messages where the terminal has ASCII alone.
-IN_ASCII = {"–": "-", "±": "+-", "−": "-", "…": "...", "×": "x", "ᵀ": "^T", "Σ": "sum"}
-
-
-def speak_ascii_where_needed(*streams: TextIO) -> None:
-    """Let streams that are not UTF-8 write what they have no character for in ASCII."""
-    codecs.register_error("nsvd_ascii", _in_ascii)
-    for stream in streams:
-        encoding = (stream.encoding or "").lower().replace("-", "")
-        if isinstance(stream, io.TextIOWrapper) and not encoding.startswith("utf"):
-            stream.reconfigure(errors="nsvd_ascii")
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    lacking = error.object[error.start : error.end]
-    return "".join(IN_ASCII.get(character, "?") for character in lacking), error.end
 
 
 def say(message: str) -> None:

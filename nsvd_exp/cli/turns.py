@@ -13,9 +13,10 @@ from nsvd_exp.cli.outcome import BUSY, Outcome
 from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.order import next_job, sharing_group
-from nsvd_exp.experiment.plan import plan_cell
+from nsvd_exp.experiment.plan import plan_cell, plan_similarity
 from nsvd_exp.progress import Pace, about
 from nsvd_exp.storage.files import held_by_another
+from nsvd_exp.storage.results import Result, ResultFile
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -29,8 +30,8 @@ class Turn:
 
     Attributes:
         number, total: it is the `number`th of so many that are begun.
-        waits: whether it waits where another process is at the same cell, or leaves it for later.
-        seconds_left: for this and all jobs after it, as far as is known.
+        waits: whether it waits where another process is at the same job, or leaves it for later.
+        seconds_left: for this job and all that are to be done after it, as far as is known.
     """
 
     number: int
@@ -66,8 +67,9 @@ class Turns:
         self._pace = pace
         self._left = list(tasks)
         self._groups = {task.number: sharing_group(task.config) for task in tasks}
-        self._files: dict[int, Path | None] = {}
-        self._here: list[Path | None] = []  # the lock files of the jobs that are handed out
+        self._files: dict[int, list[Path]] = {}
+        self._here: list[Path] = []  # the lock files of the jobs that are handed out
+        self._begun = 0
         self._guard = threading.Lock()
 
     def __len__(self) -> int:
@@ -85,8 +87,9 @@ class Turns:
             own = None if after is None else self._groups[after.number]
             index, is_held = next_job(groups, self._is_held, own)
             task = self._left.pop(index)
-            self._here.append(self._lock_file(task))
-            number = min(self._pace.ended + len(self._here), self._pace.total)
+            self._here += self._lock_files(task)
+            self._begun += 1
+            number = min(self._pace.ended + self._begun, self._pace.total)
             turn = Turn(number, self._pace.total, is_held, self._pace.seconds_left())
             return replace(task, turn=turn)
 
@@ -95,7 +98,7 @@ class Turns:
         became = returned.return_value
         is_over = not (isinstance(became, Outcome) and became.state == BUSY)
         with self._guard:
-            self._here.remove(self._lock_file(task))
+            self._let_go(task)
             if not is_over:
                 self._left.append(task)
         return is_over
@@ -103,26 +106,48 @@ class Turns:
     def lost(self, task: Task) -> None:
         """The process of a job has died."""
         with self._guard:
-            self._here.remove(self._lock_file(task))
+            self._let_go(task)
+
+    def _let_go(self, task: Task) -> None:
+        self._begun -= 1
+        for file in self._lock_files(task):
+            self._here.remove(file)
 
     def _is_held(self, index: int) -> bool:
-        file = self._lock_file(self._left[index])
-        return file is not None and (file in self._here or _is_locked(file))
+        files = self._lock_files(self._left[index])
+        return any(file in self._here or _is_locked(file) for file in files)
 
-    def _lock_file(self, task: Task) -> Path | None:
+    def _lock_files(self, task: Task) -> list[Path]:
         if task.number not in self._files:
-            self._files[task.number] = lock_file(task.config)
+            self._files[task.number] = lock_files(task.config)
         return self._files[task.number]
 
 
-def lock_file(config: Config) -> Path | None:
-    """The file that a process locks while it is at this cell; None for other jobs than a cell."""
-    if config.measure != "perplexity":
-        return None
+def lock_files(config: Config) -> list[Path]:
+    """The files that a process locks while it is at this job: one per result."""
+    _, files = _planned(config)
+    return [file.folder / ".lock" for file in files]
+
+
+def is_stored(config: Config) -> bool:
+    """Whether all that this job asks for is in the store, so that nothing is to be done."""
+    is_done, files = _planned(config)
     try:
-        return plan_cell(config).file.folder / ".lock"
+        return bool(files) and all(is_done(file.read()) for file in files)
+    except NsvdError:  # the job itself will say what is wrong with the file
+        return False
+
+
+def _planned(config: Config) -> tuple[Callable[[Result | None], bool], list[ResultFile]]:
+    """What says whether a result of this job is done, and the files of its results."""
+    try:
+        if config.measure == "similarity":
+            records = plan_similarity(config)
+            return records.is_done, records.files
+        cell = plan_cell(config)
+        return cell.is_done, [cell.file]
     except Exception:  # the job itself will say why it cannot be planned
-        return None
+        return bool, []
 
 
 def _is_locked(file: Path) -> bool:

@@ -26,10 +26,9 @@ def conf_dir() -> Path:
 
 def model_named(name: str, revision: str) -> ModelConfig:
     """The model of `conf/model/<name>.yaml`, or else the hub id or folder `name` at `revision`."""
-    path = conf_dir() / "model" / f"{name}.yaml"
-    if not path.is_file():
+    if name not in group_choices("model"):  # as `../method/svd` is not, for one
         return ModelConfig(name=name, title=model_title(name), revision=revision)
-    written = OmegaConf.load(path)
+    written = OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")
     assert isinstance(written, DictConfig)
     merged = OmegaConf.merge(ModelConfig, written.get("model", written))
     model = OmegaConf.to_object(merged)

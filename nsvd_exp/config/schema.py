@@ -48,11 +48,11 @@ def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise unknown_name(name, value, known)
 
 
-def shown(text: str) -> str:
-    """A title as it can be shown anywhere: in one line, without control characters or halves of
-    characters, and of a length that fits a table."""
+def shown(text: str, longest: int = LONGEST_TITLE) -> str:
+    """A text as it can be shown anywhere: in one line, without control characters or halves of
+    characters, and of a length that, for a title, fits a table."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return plain if len(plain) <= LONGEST_TITLE else f"{plain[: LONGEST_TITLE - 1]}…"
+    return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
 def _require_batch(name: str, value: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 def run_similarities(
-    plan: SimilarityPlan, session: Session, observer: Observer | None = None
+    plan: SimilarityPlan,
+    session: Session,
+    observer: Observer | None = None,
+    on_wait: Callable[[str], None] = log.warning,
 ) -> list[Result]:
     """Make the records that are missing; all of them, in the order of `plan.measurements`.
 
@@ -35,16 +39,26 @@ def run_similarities(
     says why. The other datasets go on, unless the model or its calibration is what failed: then
     there are no further records.
 
+    Args:
+        on_wait: is told before this waits for another process that is at one of these records;
+            where it raises, nothing is waited for.
+
     Raises:
         NsvdError: a stored record is damaged or of another version,
             or the store cannot be written.
     """
     records = _Records(plan, session, observer or Observer())
     results = []
-    for measurement, file in zip(plan.measurements, plan.files, strict=True):
-        results.append(records.made(measurement, file))
-        if results[-1]["status"] == "failed" and not records.has_calibration:
-            break
+    with ExitStack() as stack:
+        # All at once, so that two processes do not both calibrate; in one order, so that neither
+        # waits for the other.
+        missing = [file for file in plan.files if not plan.is_done(file.read())]
+        for file in sorted(missing, key=lambda file: file.key):
+            stack.enter_context(file.lock(on_wait))
+        for measurement, file in zip(plan.measurements, plan.files, strict=True):
+            results.append(records.made(measurement, file))
+            if results[-1]["status"] == "failed" and not records.has_calibration:
+                break
     return results
 
 
@@ -58,24 +72,23 @@ class _Records:
     has_calibration: bool = False
 
     def made(self, measurement: PlannedMeasurement, file: ResultFile) -> Result:
-        """The record of one dataset, which is stored by then."""
+        """The record of one dataset, which is stored by then; it is locked where it is missing."""
         plan, stopwatch = self.plan, Stopwatch(self.plan.device)
-        with file.lock(log.warning):
-            previous = file.read()
-            if previous is not None and plan.is_done(previous):
-                self.observer.skipped(previous)
-                return previous
-            self.observer.started()
-            result = started_similarity(plan, measurement, file, previous)
-            error = None
-            try:
-                result |= self._measured(measurement, stopwatch)
-            except Exception as caught:
-                error = describe(caught)
-            if error is not None and not self.has_calibration:
-                self.session.release_model()
-            result |= ended(plan, error, stopwatch.seconds)
-            file.write(result)
+        previous = file.read()
+        if previous is not None and plan.is_done(previous):
+            self.observer.skipped(previous)
+            return previous
+        self.observer.started()
+        result = started_similarity(plan, measurement, file, previous)
+        error = None
+        try:
+            result |= self._measured(measurement, stopwatch)
+        except Exception as caught:
+            error = describe(caught)
+        if error is not None and not self.has_calibration:
+            self.session.release_model()
+        result |= ended(plan, error, stopwatch.seconds)
+        file.write(result)
         return result
 
     def _measured(self, measurement: PlannedMeasurement, stopwatch: Stopwatch) -> Result:

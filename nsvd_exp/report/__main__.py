@@ -6,14 +6,15 @@ import argparse
 import gc
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.report.model.comparison import compare
+from nsvd_exp.report.model.comparison import Comparison, compare
 from nsvd_exp.report.model.report import TABLES, Report, contents_of, gather
 from nsvd_exp.report.render import terminal
+from nsvd_exp.report.render.console import speak_ascii_where_needed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,29 +53,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    speak_ascii_where_needed(sys.stdout, sys.stderr)
     options = parser().parse_args(arguments)
-    complaints: list[str] = []
     try:
-        with _without_collection():
-            complaints += _run(options)
+        complaints = _run(options)
     except NsvdError as error:
         terminal.complain(f"error: {error}")
         return 2
     for complaint in complaints:
         terminal.complain(f"error: {complaint}")
     return 1 if complaints else 0
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Look for no garbage: a store is many objects that stay, and a fifth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _run(options: argparse.Namespace) -> list[str]:
@@ -90,12 +78,16 @@ def _run(options: argparse.Namespace) -> list[str]:
     if options.wandb and "html" not in formats:
         raise NsvdError("--wandb logs the page too: leave out --format, or name html in it")
     report = gather(options.results_dir, [int(n) for n in numbers], options.model)
-    out = Path(options.out or Path(options.results_dir) / "report")
+    # What cannot be compared is said before anything is written.
+    compared = None if options.compare is None else _compared(options)
+    out = Path(expand_path(options.out or f"{options.results_dir}/report"))
     terminal.show_headlines(report.groups)
     terminal.show_results(report.groups)
+    terminal.show_profiles(report.profiles)
     written = make.write(report, out, formats, options.paper, all_figures=bool(options.model))
-    if options.compare:
-        written += _compare(options, out)
+    if compared:
+        terminal.show_comparison(compared)
+        written += make.write_comparison(compared, out)
     _say(report, out, len(written), formats)
     if options.wandb:
         logging.basicConfig(format="%(message)s")
@@ -113,20 +105,35 @@ def _chosen(kind: str, asked: str | None, known: list[str]) -> tuple[list[str], 
     return [name for name in known if name in names], complaints
 
 
-def _compare(options: argparse.Namespace, out: Path) -> list[Path]:
-    from nsvd_exp.report.make import write_comparison
+def _compared(options: argparse.Namespace) -> Comparison:
+    """The store beside the other one.
 
+    Raises:
+        NsvdError: there is no other one, or the two have no measurement in common.
+    """
     here, there = (contents_of(folder) for folder in (options.results_dir, options.compare))
-    comparison = compare(here, there, options.model)
-    terminal.show_comparison(comparison)
-    return write_comparison(comparison, out)
+    found = compare(here, there, options.model)
+    if not found.pairs:
+        titles = [sorted(set(contents.titles.values())) for contents in (here, there)]
+        raise NsvdError(
+            f"--compare: no measurement of {options.results_dir} (of {', '.join(titles[0])}) is in "
+            f"{options.compare} (of {', '.join(titles[1])}) too: model, text, method, settings and "
+            "calibration must be the same"
+        )
+    return found
 
 
 def _say(report: Report, out: Path, files: int, formats: Sequence[str]) -> None:
     terminal.show_gaps(report.gaps)
     page = out / "index.html"
-    print(f"{files} files in {out}" + (f"; to look at: {page}" if "html" in formats else ""))
+    look = f"; to look at: {page}" if "html" in formats else ""
+    terminal.say(f"{files} files in {out}{look}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # A store is many objects that stay until the process ends. To look for garbage among them, on
+    # the way and once more at the end, would find none and take a fifth of the time.
+    gc.disable()
+    status = main()
+    gc.freeze()
+    sys.exit(status)

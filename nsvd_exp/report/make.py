@@ -13,18 +13,26 @@ from matplotlib.figure import Figure
 
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.comparison import Comparison
+from nsvd_exp.report.model.profiles import ProfileGroup
 from nsvd_exp.report.model.report import SIMILARITY_TABLE, Report
 from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.render import documents, figures, markup, records
+from nsvd_exp.report.render import (
+    documents,
+    figures,
+    markup,
+    profile_figure,
+    profile_tables,
+    records,
+)
 from nsvd_exp.report.render.page import Drawing, page_text
-from nsvd_exp.report.render.plot_style import save
+from nsvd_exp.report.render.plot_style import save, svg_text
 from nsvd_exp.storage.files import write_atomically
+from nsvd_exp.storage.keys import digest
 
-RESULTS = "results"
-LONGEST_NAME = 100
+RESULTS, PROFILES = "results", "profiles"
+LONGEST_NAME = 60
 TEXT_FORMATS = ("md", "tex", "csv")
 FORMATS = (*TEXT_FORMATS, "html")
 INDEX = "index.html"
@@ -39,6 +47,10 @@ FIGURE1_CAPTION = (
     "value per compressed layer; statistic: {}."
 )
 RATIO_CAPTION = "Logarithmic axis; dotted: the dense model."
+PROFILE_CAPTION = (
+    "In times the dense model's, measured in turns with it on {machine}; dotted: equal. Left: "
+    "lower is better; right: higher is."
+)
 K1_CAPTION = (
     "Left: each set's perplexity against ASVD-I's (positive: lower). Right: the average over the "
     "sets that calibration took nothing from."
@@ -71,18 +83,20 @@ def write(
             if extension in formats
             for name, content in table_texts(report, extension, with_paper)
         ]
-        planned = list(_planned(report, with_paper))
+        planned = list(_planned(report))
         is_large = sum(len(group.setting.cells) for group in report.groups) > LARGE_STORE
         few = is_large and not all_figures
         kept = planned[:FIGURES_OF_LARGE_STORE] if few else planned
         kinds = FIGURE_FORMATS[:1] if few else FIGURE_FORMATS
         drawings = []
-        for drawn in kept:
-            svg = out / "figures" / _file_name(drawn.name, drawn.model)
-            written += save(drawn.draw(), svg.parent, svg.stem, kinds)
-            drawings.append(Drawing(drawn.title, drawn.caption, drawn.model, svg))
+        for one in kept:
+            stem = _stem(one.name, one.model)
+            svg, *others = save(one.draw(with_paper), out / "figures", stem, kinds)
+            written += [svg, *others]
+            if "html" in formats:
+                drawings.append(_drawing(one, svg.read_text(encoding="utf-8"), with_paper))
         if "html" in formats:
-            undrawn = list(dict.fromkeys(drawn.model for drawn in planned[len(kept) :]))
+            undrawn = list(dict.fromkeys(one.model for one in planned[len(kept) :]))
             page = page_text(report, drawings, undrawn, with_paper)
             written.append(_put(out / INDEX, page))
     return written
@@ -115,6 +129,13 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
         else:
             document = documents.markdown if extension == "md" else documents.latex
             yield f"table{number}", document(number, blocks, with_paper)
+    of_profiles: dict[str, Callable[[list[ProfileGroup]], str]] = {
+        "md": profile_tables.profile_markdown,
+        "tex": profile_tables.profile_latex,
+        "csv": lambda groups: records.csv_text(profile_tables.profile_records(groups)),
+    }
+    if report.profiles:
+        yield PROFILES, of_profiles[extension](report.profiles)
     of_similarities: dict[str, Callable[[list[SimilarityBlock], bool], str]] = {
         "md": documents.similarity_markdown,
         "tex": documents.similarity_latex,
@@ -129,38 +150,71 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
 
 @dataclass(frozen=True)
 class Planned:
-    """A figure that can be drawn."""
+    """A figure that can be drawn.
+
+    Attributes:
+        draw: takes whether the paper's numbers are to be in it.
+        has_paper: whether there are any.
+    """
 
     name: str
     model: str
     title: str
     caption: str
-    draw: Callable[[], Figure]
+    draw: Callable[[bool], Figure]
+    has_paper: bool = False
 
 
-def _planned(report: Report, with_paper: bool) -> Iterator[Planned]:
+def _planned(report: Report) -> Iterator[Planned]:
     """The figures of every model's main setting; what can be drawn of all models comes first."""
     main = [group for group in report.groups if group.place == 0 and group.ratios]
     for group in (group for group in main if figures.has_ratios(group)):
-        printed = paper.perplexities_of(group.title) if with_paper else {}
-        draw = functools.partial(figures.against_ratio, group, printed)
-        yield Planned("ratio", group.model, "Perplexity and ratio", RATIO_CAPTION, draw)
+        draw = functools.partial(figures.against_ratio, group)
+        has_paper = figures.has_printed_ratios(group)
+        yield Planned("ratio", group.model, "Perplexity and ratio", RATIO_CAPTION, draw, has_paper)
+    for profiled in report.profiles:
+        if profile_figure.has_sizes(profiled):
+            draw = functools.partial(_without_paper, profile_figure.size_and_speed, profiled)
+            caption = PROFILE_CAPTION.format(machine=profiled.machine)
+            name = f"profile{profiled.place or ''}"
+            yield Planned(name, profiled.model, profile_tables.PROFILES_TITLE, caption, draw)
     for alike in report.similarities:
         if alike.place == 0 and alike.statistics:
             caption = FIGURE1_CAPTION.format(alike.shown)
-            draw = functools.partial(figures.figure1, alike, alike.shown, with_paper)
+            draw = functools.partial(figures.figure1, alike, alike.shown)
             title = "Similarity of activations, like Figure 1"
-            yield Planned("figure1", alike.model, title, caption, draw)
+            yield Planned("figure1", alike.model, title, caption, draw, alike.comparable)
     for group in main:
         for method, ratio in figures.k1_curves(group):
             title = f"{group.setting.methods[method].title} and k1"
-            draw = functools.partial(figures.against_k1, group, method, ratio)
+            draw = functools.partial(_without_paper, figures.against_k1, group, method, ratio)
             yield Planned(f"k1_{method}", group.model, title, K1_CAPTION, draw)
 
 
-def _file_name(figure: str, model: str) -> str:
-    slug = re.sub(r"[^\w.-]+", "-", model)[:LONGEST_NAME]
-    return f"{figure}-{slug}.svg"
+def _without_paper(draw: Callable[..., Figure], *drawn: object) -> Figure:
+    """A figure that shows none of the paper's numbers, whether or not they are asked for."""
+    *own, _ = drawn
+    return draw(*own)
+
+
+def _drawing(planned: Planned, svg: str, with_paper: bool) -> Drawing:
+    """The figure for the page; where the paper has numbers, with and without them.
+
+    Args:
+        svg: as it was drawn `with_paper` or without.
+    """
+    if not planned.has_paper:
+        return Drawing(planned.title, planned.caption, planned.model, svg)
+    both = {with_paper: svg, not with_paper: svg_text(planned.draw(not with_paper))}
+    return Drawing(planned.title, planned.caption, planned.model, both[False], both[True])
+
+
+def _stem(figure: str, model: str) -> str:
+    """The name of a figure's files; two models have different ones."""
+    slug = re.sub(r"[^\w.-]+", "-", model, flags=re.ASCII)
+    if slug != model or len(slug) > LONGEST_NAME:
+        slug = f"{slug[:LONGEST_NAME]}-{digest(model)[:8]}"
+    return f"{figure}-{slug}"
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -182,7 +236,8 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 
 def _put(path: Path, content: str) -> Path:
-    write_atomically(path, lambda file: file.write_text(content, encoding="utf-8"))
+    # Half of a character, such as the name of a file may hold, becomes `?`.
+    write_atomically(path, lambda file: file.write_bytes(content.encode(errors="replace")))
     return path
 
 
@@ -211,6 +266,8 @@ def log_to_wandb(
 
     found = {RESULTS: records.of_results(report.groups)}
     found |= {f"table{n}": records.of_layout(b, True) for n, b in report.tables.items()}
+    if report.profiles:
+        found[PROFILES] = profile_tables.profile_records(report.profiles)
     if report.similarities:
         found[f"table{SIMILARITY_TABLE}"] = records.of_similarities(report.similarities, True)
     frames = {name: pandas.DataFrame(rows) for name, rows in found.items()}

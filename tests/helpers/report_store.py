@@ -27,7 +27,14 @@ from nsvd_exp.report.model.report import gather
 from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.tables import Block
 from nsvd_exp.storage.keys import decimal_text, digest
-from nsvd_exp.storage.results import Result, cell_file, put_measurement, similarity_file
+from nsvd_exp.storage.results import (
+    PROFILE,
+    Result,
+    cell_file,
+    put_measurement,
+    similarity_file,
+    subject_file,
+)
 
 ENVIRONMENT = {
     "nsvd_exp": "0.1.0",
@@ -49,7 +56,8 @@ NESTED = ("nsvd_i", "nsvd_ii", "nid_i", "nid_ii")
 
 def sha256(*parts: object) -> str:
     """A hash that stands for the content these parts name."""
-    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
+    text = "/".join(map(str, parts))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def make_cell(
@@ -184,6 +192,68 @@ def make_similarity(
     result |= {"statistics": list(values)} | changes
     similarity_file(results_dir, dataset, identity).write(result)
     return result
+
+
+def make_profile(
+    results_dir: Path,
+    cell: Result | None,
+    share: float = 0.8,
+    speed: float = 1.2,
+    *,
+    hardware: str = "a processor",
+    subject: str = "my_model",
+    **compressed: Any,
+) -> Result:
+    """Store a profile of size and speed.
+
+    Args:
+        cell: that was measured; None for a folder of the name `subject`, of the model `tiny`.
+        share: what the compressed model stores of the dense one's numbers.
+        speed: of the compressed model, in times the dense one's.
+        compressed: fields of what was measured of the compressed model to replace.
+    """
+    environment = ENVIRONMENT | {"hardware": hardware}
+    if cell is not None:
+        folder = cell_file(results_dir, cell["method"], cell["identity"]).folder
+        subject = folder.name
+    known = {"cell": cell["key"]} if cell else {"sha256": sha256(subject)}
+    identity = {"subject": known | {"dtype": "float32"}, "hardware": hardware, "version": 1}
+    record = {
+        "version": 1,
+        "status": "done",
+        "identity": identity,
+        "created": MEASURED,
+        "subject": subject,
+        "model": cell["model"] if cell else "tiny",
+        "cell": cell["key"] if cell else None,
+        **{n: cell[n] if cell else None for n in ("method", "ratio", "k1", "achieved_ratio")},
+        "dtype": "float32",
+        "dense": _profiled(1.0, 1.0),
+        "compressed": _profiled(share, speed) | compressed,
+        "environment": environment,
+    }
+    file = subject_file(results_dir, PROFILE, subject, identity)
+    record["key"] = file.key
+    file.write(record)
+    return record
+
+
+def _profiled(share: float, speed: float) -> dict[str, Any]:
+    sizes = {"parameters": 2e6, "disk_bytes": 8.1e6, "memory_bytes": 8.2e6, "step_bytes": 7e6}
+    found: dict[str, Any] = {name: round(share * size) for name, size in sizes.items()}
+    found["peak_bytes"] = round(share * 9e6)
+    for kind, runs in (("prefill", [(1, 128), (1, 512)]), ("decode", [(1, 32), (8, 32)])):
+        found[kind] = [
+            {
+                "batch": batch,
+                "length": length,
+                "tokens_per_second": speed * batch * length / 0.04,
+                "seconds": [0.04 / speed, 0.038 / speed, 0.042 / speed],
+                "flops": round(share * 1e9),
+            }
+            for batch, length in runs
+        ]
+    return found
 
 
 def scaled(factor: float, **others: float) -> dict[str, float]:

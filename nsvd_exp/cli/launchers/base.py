@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict
 from nsvd_exp.cli.launchers import local, ray, slurm
 from nsvd_exp.cli.launchers.task import Ended, Task, run_task
 from nsvd_exp.cli.terminal import stderr
-from nsvd_exp.cli.turns import Turns
+from nsvd_exp.cli.turns import Turns, is_stored
 from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.progress import Pace, about
@@ -73,10 +73,13 @@ class GridLauncher(Launcher):
             self._task(job, config, number)
             for number, (job, config) in enumerate(zip(jobs, checked, strict=True), start=first)
         ]
+        stored = {task.number for task in tasks if is_stored(task.config)}
+        self.pace.stored += len(stored)
         returns: dict[int, JobReturn] = {}
         for task, returned in self.run(tasks):
             returns[task.number] = returned
-            self.pace.end(getattr(returned.return_value, "state", None) == "done")
+            has_worked = getattr(returned.return_value, "state", None) == "done"
+            self.pace.end(has_worked, task.number in stored)
             self.say(returned)
         return [returns[number] for number in sorted(returns)]
 

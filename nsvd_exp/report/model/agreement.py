@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nsvd_exp.config.schema import shown
 from nsvd_exp.storage.results import Result
 
 Agreement = dict[str, str]
@@ -141,7 +142,7 @@ def differences(one: Agreement, other: Agreement) -> list[str]:
     differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
     # Other settings give other tokens: tokens are named only where nothing else explains them.
     causes = [name for name in differ if not _is_about_tokens(name)]
-    return [_words(name, one[name]) for name in causes or differ]
+    return [shown(_words(name, one[name])) for name in causes or differ]
 
 
 def _words(name: str, value: str) -> str:

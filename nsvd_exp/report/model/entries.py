@@ -6,10 +6,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nsvd_exp.config.schema import shown
 from nsvd_exp.experiment.improvement import (
     REFERENCE_METHOD,
     average_improvement,
@@ -23,7 +25,7 @@ from nsvd_exp.report.model.intervals import (
     spread_of_mean,
     spread_of_sum,
 )
-from nsvd_exp.report.model.measurements import Measurement
+from nsvd_exp.report.model.measurements import LONGEST_MESSAGE, Measurement
 from nsvd_exp.report.model.paper import DENSE, Row
 from nsvd_exp.report.model.protocol import is_papers
 from nsvd_exp.report.model.settings import Setting
@@ -47,7 +49,7 @@ class Contrast:
     log_ratio: float
     spread: Spread | None
 
-    @property
+    @cached_property
     def times(self) -> float:
         """The one over the other."""
         return _exp(self.log_ratio)
@@ -57,7 +59,7 @@ class Contrast:
         """By which fraction the one is lower than the other."""
         return improvement(self.times, 1.0)
 
-    @property
+    @cached_property
     def improvement_interval(self) -> Interval | None:
         """The paired 95% interval of `improvement`."""
         if self.spread is None:
@@ -78,7 +80,8 @@ class Entry:
         interval: of the perplexity, 95%; None for more than one seed or too few windows.
         over_reference: against ASVD-I at the same ratio; None for ASVD-I itself.
         over_dense: against the dense model; None for the dense model itself.
-        best: whether it is the lowest of its column among the compressed models at this ratio.
+        best: whether it is the lowest of its column among the compressed models at this ratio, or
+            reads like it in the digits that are shown.
         message: why the cell failed.
         printed: the paper's perplexity.
         printed_improvement: the improvement that the paper's perplexities give.
@@ -129,6 +132,7 @@ class Average:
             interval. One ruined set cannot dominate it.
         better, worse: in how many of `sets` the perplexity is below, and above, ASVD-I's.
         is_short: whether one of `sets` has too few windows for an interval.
+        is_reference: whether this is ASVD-I itself, which has no improvement.
         printed: the mean improvement that the paper's perplexities give over the same sets.
         note: what is wrong with the average that the paper prints.
     """
@@ -141,6 +145,7 @@ class Average:
     better: int = 0
     worse: int = 0
     is_short: bool = False
+    is_reference: bool = False
     printed: float | None = None
     note: str | None = None
 
@@ -186,6 +191,7 @@ class Entries:
             better=sum(c.log_ratio < 0 for c in versus),
             worse=sum(c.log_ratio > 0 for c in versus),
             is_short=bool(known) and any(c.spread is None for c in known),
+            is_reference=row.method == REFERENCE_METHOD,
         )
 
     def _improvement(self, row: Row) -> float | None:
@@ -236,8 +242,8 @@ class Entries:
 
     def _spread(self, pairs: Sequence[Pair]) -> Spread | None:
         """Of the mean difference in loss, over all pairs at once: they share their windows."""
-        differences = [self._loss(ours) - self._loss(theirs) for ours, theirs in pairs]
-        return spread_of_mean(np.sum(differences, axis=0) / len(pairs))
+        first, *others = [self._loss(ours) - self._loss(theirs) for ours, theirs in pairs]
+        return spread_of_mean(sum(others, first) / len(pairs))
 
     def _perplexity_interval(self, found: Sequence[Measurement]) -> Interval | None:
         spread = spread_of_mean(self._loss(found[0]))
@@ -293,7 +299,7 @@ def _state_without_measurement(setting: Setting, row: Row) -> tuple[str, str]:
     """The state of a place that has no measurement, and why its cell failed."""
     for cell in setting.cells_at(row):
         if cell["status"] == "failed":
-            return "failed", cell["error"]["message"]
+            return "failed", shown(cell["error"]["message"], LONGEST_MESSAGE)
         if cell["status"] == "partial":
             return "partial", ""
     return "missing", ""

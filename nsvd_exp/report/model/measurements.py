@@ -10,7 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nsvd_exp.config.schema import shown
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.report.model import profiles
 from nsvd_exp.report.model.agreement import (
     Agreement,
     cell_agreement,
@@ -19,9 +21,10 @@ from nsvd_exp.report.model.agreement import (
 )
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.keys import digest
-from nsvd_exp.storage.results import CELL, SIMILARITY, Result, read_result, result_paths
+from nsvd_exp.storage.results import CELL, PROFILE, SIMILARITY, Result, read_result, result_paths
 
 HASH_DIGITS = 8
+LONGEST_MESSAGE = 1000
 
 CELL_FIELDS = {"model", "ratio", "k1", "config", "environment", "calibration", "error"}
 MEASUREMENT_FIELDS = {
@@ -70,12 +73,14 @@ class Contents:
 
     Attributes:
         similarities: the similarity records that have layers.
+        profiles: of size and speed.
         problems: one message for each file that cannot be used.
     """
 
     cells: list[Result] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     similarities: list[Result] = field(default_factory=list)
+    profiles: list[Result] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @cached_property
@@ -91,6 +96,10 @@ class Contents:
             for key, title in self.titles.items()
         }
         return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+    def label_of(self, result: Result) -> str:
+        """What the model of a cell or similarity record is called."""
+        return self.labels[model_key(result)]
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -127,22 +136,26 @@ def _short_hash(key: str, result: Result) -> str:
 def read_contents(results_dir: Path) -> Contents:
     """Read everything under `results_dir`; what cannot be read becomes a message in `problems`."""
     contents = Contents()
-    for kind in (CELL, SIMILARITY):
+    for kind in (CELL, SIMILARITY, PROFILE):
         for path in result_paths(results_dir, kind):
             try:
                 result = read_result(path, kind)
+                result["model"] = shown(result["model"])
                 if kind is CELL:
                     contents.measurements += measurements_of(result)
                     contents.cells.append(result)
+                elif kind is PROFILE:
+                    profiles.check(result)
+                    contents.profiles.append(result)
                 elif result["layers"]:
                     similarity_agreement(result)  # raises if the record lacks a field
                     contents.similarities.append(result)
             except NsvdError as error:
-                contents.problems.append(str(error))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                contents.problems.append(shown(str(error), LONGEST_MESSAGE))
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+                problem = shown(f"{type(error).__name__}: {error}", LONGEST_MESSAGE)
                 contents.problems.append(
-                    f"{path} is damaged ({type(error).__name__}: {error}): move it away and run "
-                    "it again"
+                    f"{path} is damaged ({problem}): move it away and run it again"
                 )
     return contents
 

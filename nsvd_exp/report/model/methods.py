@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from nsvd_exp.config.files import method_files
+from nsvd_exp.config.schema import shown
 from nsvd_exp.storage.results import Result
 
 
@@ -51,7 +52,7 @@ def shown_method(name: str, cells: Iterable[Result] = ()) -> ShownMethod:
     order = block.get("order")
     return ShownMethod(
         name,
-        str(block.get("title") or name),
+        shown(str(block.get("title") or name)),
         math.inf if order is None else float(order),
         block.get("plot") or {},
     )

@@ -10,7 +10,7 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,11 +98,14 @@ class PaperTable:
 
     def perplexities(self, model: str, row: Row) -> dict[str, float]:
         """The printed perplexities of a row, by dataset."""
-        return {
-            dataset: p.perplexity
-            for (m, r, dataset), p in self.printed.items()
-            if (m, r) == (model, row)
-        }
+        return self._by_row.get((model, row), {})
+
+    @cached_property
+    def _by_row(self) -> dict[tuple[str, Row], dict[str, float]]:
+        found: dict[tuple[str, Row], dict[str, float]] = defaultdict(dict)
+        for (model, row, dataset), printed in self.printed.items():
+            found[model, row][dataset] = printed.perplexity
+        return dict(found)
 
     def average(self, model: str, row: Row, sets: Collection[str] | None = None) -> float | None:
         """The average improvement as a fraction, recomputed from the printed perplexities.
@@ -246,6 +249,6 @@ def _contradictions(
             if place in other.printed and other.printed[place].perplexity != printed.perplexity
         }
         if others:
-            elsewhere = ", ".join(f"{value} in Table {n}" for n, value in others.items())
-            notes[place] = f"printed {printed.perplexity} here, {elsewhere}"
+            elsewhere = ", ".join(f"{value:.2f} in Table {n}" for n, value in others.items())
+            notes[place] = f"printed {printed.perplexity:.2f} here, {elsewhere}"
     return notes

@@ -11,7 +11,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from nsvd_exp.config.files import conf_dir, model_named, register
+from nsvd_exp.config.files import (
+    conf_dir,
+    dataset_named,
+    group_choices,
+    model_named,
+    register,
+)
 from nsvd_exp.config.schema import DatasetConfig, ModelConfig
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.measurements import Measurement
@@ -23,11 +29,7 @@ PAPERS_LENGTH = 2048  # tokens, of a calibration sample and of a window
 @cache
 def model_files() -> dict[str, str]:
     """The name of each model's file in `conf/model`, by the model's title."""
-    titles = {}
-    for path in sorted((conf_dir() / "model").glob("*.yaml")):
-        if path.stem != "hf":
-            titles[_model(path.stem).title] = path.stem
-    return titles
+    return {_model(name).title: name for name in group_choices("model") if name != "hf"}
 
 
 @cache
@@ -38,12 +40,7 @@ def _model(name: str) -> ModelConfig:
 
 @cache
 def _dataset(name: str) -> DatasetConfig | None:
-    path = conf_dir() / "dataset" / f"{name}.yaml"
-    if not path.is_file():
-        return None
-    dataset = OmegaConf.to_object(OmegaConf.merge(DatasetConfig, OmegaConf.load(path)))
-    assert isinstance(dataset, DatasetConfig)
-    return dataset
+    return dataset_named(name) if name in group_choices("dataset") else None
 
 
 @cache

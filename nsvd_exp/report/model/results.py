@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.entries import Average, Entries, Entry
 from nsvd_exp.report.model.measurements import Contents
 from nsvd_exp.report.model.methods import ShownMethod
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.report.model.protocol import dataset_titles, is_papers
 from nsvd_exp.report.model.settings import Setting, settings_of
+
+NEAR = 1.01  # times the lowest: what is beyond does not read like it in three digits
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,10 @@ def line_of(row: Row, method: ShownMethod, entries: Entries) -> Line:
 
 
 def mark_best(lines: Iterable[Line]) -> list[Line]:
-    """Mark the lowest perplexity of each ratio and column, where there are two to choose from."""
+    """Mark the lowest perplexity of each ratio and column, where there are two to choose from.
+
+    What reads like the lowest, in the digits that are shown, is marked as well.
+    """
     lines = list(lines)
     found: dict[tuple[float, str], list[float]] = {}
     for line in lines:
@@ -141,8 +147,10 @@ def mark_best(lines: Iterable[Line]) -> list[Line]:
 
 def _marked(line: Line, best: dict[tuple[float, str], float]) -> dict[str, Entry]:
     def is_best(name: str, entry: Entry) -> bool:
-        place = line.row.ratio or 0.0, name
-        return entry.perplexity is not None and entry.perplexity == best.get(place)
+        value, lowest = entry.perplexity, best.get((line.row.ratio or 0.0, name))
+        if value is None or lowest is None or value > NEAR * lowest:
+            return False
+        return format_perplexity(value) == format_perplexity(lowest)
 
     return {
         name: entry if entry.best == is_best(name, entry)

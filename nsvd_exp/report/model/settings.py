@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from nsvd_exp.config.schema import shown
 from nsvd_exp.experiment.improvement import calibration_sets
 from nsvd_exp.report.model.agreement import (
     Agreement,
@@ -71,7 +72,7 @@ class Setting:
             name = measurement.dataset
             config = measurement.cell["config"]["dataset"].get(name, {})
             titles[name] = config.get("title", name)
-        return titles
+        return {name: shown(title) for name, title in titles.items()}
 
     @cached_property
     def _by_place(self) -> dict[tuple[Row, str], list[Measurement]]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nsvd_exp.config.schema import SIMILARITY_STATISTICS
+from nsvd_exp.config.schema import SIMILARITY_STATISTICS, shown
 from nsvd_exp.experiment.record import Spread, layer_values, spread
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.agreement import (
@@ -116,7 +116,7 @@ def _block(
     return SimilarityBlock(
         model,
         spreads,
-        {name: by_dataset[name]["dataset"]["title"] for name in names},
+        {name: shown(by_dataset[name]["dataset"]["title"]) for name in names},
         by_dataset,
         place,
         differences(agreement, main),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.entries import Entry
 from nsvd_exp.report.model.intervals import FEWEST_WINDOWS
 from nsvd_exp.report.model.results import Group, Line, columns_of
 from nsvd_exp.report.model.similarities import SimilarityBlock
@@ -13,6 +14,7 @@ from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.markup import (
     LATEX,
     MARKDOWN,
+    Cell,
     Markup,
     Table,
     latex_tables,
@@ -23,16 +25,17 @@ from nsvd_exp.report.render.text import (
     STATES,
     average_texts,
     change,
-    compared_text,
+    entry_text,
     group_title,
+    improvement_text,
     layout_title,
     left_out,
     note_marks,
     paper_title,
-    printed_text,
+    printed_texts,
     ratio_title,
-    result_text,
     row_title,
+    times_text,
 )
 
 RESULTS_TITLE = "Your results"
@@ -89,14 +92,11 @@ def latex(number: int, blocks: Sequence[Block], with_paper: bool) -> str:
     """The blocks that are laid out like one of the paper's tables, as `table` environments."""
     marks = note_marks(blocks) if with_paper else {}
     said = " ".join(legend(blocks, with_paper))
-    notes = " ".join(
-        f"{LATEX.mark.format(mark)} {LATEX.escape(note)}." for note, mark in marks.items()
-    )
     parts = []
     for place, block in enumerate(blocks):
         caption = f"{group_title(block.group)}. {layout_title(number)}. {said}"
         table = _layout_table(block, LATEX, marks, with_paper)
-        parts.append(latex_tables(table, caption, f"{number}-{place}", notes))
+        parts.append(latex_tables(table, caption, f"{number}-{place}", marks))
     return "\n".join(parts)
 
 
@@ -163,15 +163,16 @@ def _results_table(groups: Sequence[Group], markup: Markup) -> Table:
     columns = map(markup.escape, [*labels, *titles.values(), *AVERAGE_HEADINGS])
     table = Table(list(columns), len(labels))
     for group in groups:
-        model, ratio = markup.escape(group_title(group)), None
+        model, ratio = group_title(group), None
         table.sections.append(len(table.rows))
         for line in group.lines:
             if line.row.ratio != ratio:
                 ratio = line.row.ratio
                 table.sections.append(len(table.rows))
             k1 = "" if line.row.k1 is None else f"{line.row.k1:g}"
-            names = [model, markup.escape(ratio_title(ratio)), markup.escape(line.title), k1]
-            table.rows.append([*names, *_our_texts(line, list(titles), markup, result_text)])
+            names = [model, ratio_title(ratio), line.title, k1]
+            ours = _our_cells(line, list(titles), markup, times_text)
+            table.rows.append([*(Cell(markup.escape(name)) for name in names), *ours])
     return table
 
 
@@ -185,34 +186,46 @@ def _layout_table(block: Block, markup: Markup, marks: dict[str, str], with_pape
         if group:
             ratio = line.row.ratio
             table.sections.append(len(table.rows))
-        texts = _our_texts(line, list(datasets), markup, compared_text)
-        table.rows.append([markup.escape(group), markup.escape(row_title(line)), *texts])
+        ours = _our_cells(line, list(datasets), markup, improvement_text)
+        title = markup.escape(row_title(line))
+        table.rows.append([Cell(markup.escape(group)), Cell(title), *ours])
         if with_paper and line.has_papers:
-            title = markup.italic.format(markup.escape(paper_title(block)))
-            table.rows.append(["", title, *_papers_texts(line, markup, marks)])
+            title = _italic(paper_title(block), markup)
+            table.rows.append([Cell(), Cell(title), *_papers_cells(line, markup, marks)])
     return table
 
 
-def _our_texts(
-    line: Line, datasets: Sequence[str], markup: Markup, write: Callable[..., str]
-) -> list[str]:
-    texts = []
+def _our_cells(
+    line: Line, datasets: Sequence[str], markup: Markup, beside: Callable[[Entry], str]
+) -> list[Cell]:
+    """The numbers of a line.
+
+    Args:
+        beside: what stands beside each.
+    """
+    cells = []
     for name in datasets:
         entry = line.entries.get(name)
-        text = "" if entry is None else markup.escape(write(entry))
-        texts.append(markup.bold.format(text) if entry and entry.best else text)
-    return [*texts, *map(markup.escape, average_texts(line.average))]
+        text = "" if entry is None else markup.escape(entry_text(entry))
+        more = "" if entry is None else markup.escape(beside(entry))
+        cells.append(Cell(markup.bold.format(text) if entry and entry.best else text, more))
+    averages = average_texts(line.average)
+    return [*cells, *(Cell(*map(markup.escape, texts)) for texts in averages)]
 
 
-def _papers_texts(line: Line, markup: Markup, marks: dict[str, str]) -> list[str]:
-    printed = line.average.printed
-    average = "" if printed is None else change(printed)
-    cells = [(printed_text(entry), entry.note) for entry in line.entries.values()]
-    texts = []
-    for text, note in (*cells, (average, line.average.note)):
-        mark = markup.mark.format(marks[note]) if note else ""
-        texts.append(markup.italic.format(markup.escape(text)) + mark if text else "")
-    return [*texts, ""]
+def _papers_cells(line: Line, markup: Markup, marks: dict[str, str]) -> list[Cell]:
+    average = line.average
+    found = [(printed_texts(entry), entry.note) for entry in line.entries.values()]
+    improvement = "" if average.printed is None else change(average.printed)
+    cells = []
+    for (text, beneath), note in (*found, ((improvement, ""), average.note)):
+        mark = markup.mark.format(marks[note]) if note and text else ""
+        cells.append(Cell(_italic(text, markup) + mark, _italic(beneath, markup)))
+    return [*cells, Cell()]
+
+
+def _italic(text: str, markup: Markup) -> str:
+    return text and markup.italic.format(markup.escape(text))
 
 
 def _similarity_table(blocks: Sequence[SimilarityBlock], markup: Markup, with_paper: bool) -> Table:
@@ -227,21 +240,26 @@ def _similarity_table(blocks: Sequence[SimilarityBlock], markup: Markup, with_pa
             spreads = block.spreads[statistic]
             ours = {name: (found.mean, found.std) for name, found in spreads.items()}
             texts = [model, statistic + nearest, *(_spread_text(ours.get(n)) for n in titles)]
-            table.rows.append([markup.escape(text) for text in texts])
+            table.rows.append([Cell(markup.escape(text)) for text in texts])
     if with_paper:
         table.sections.append(len(table.rows))
         printed = [_spread_text(paper.similarities().get(name)) for name in titles]
         texts = [f"paper, {paper.SIMILARITY_MODEL}", "", *printed]
-        table.rows.append([text and markup.italic.format(markup.escape(text)) for text in texts])
+        table.rows.append([Cell(_italic(text, markup)) for text in texts])
     return table
 
 
 def _spread_text(value: tuple[float, float] | None) -> str:
-    return STATES["missing"] if value is None else f"{value[0]:.2f} ± {value[1]:.2f}"
+    return (
+        STATES["missing"] if value is None else f"{value[0]:.2f} ± {value[1]:.2f}".replace("-", "−")
+    )
 
 
 def records_markdown(records: Sequence[Mapping[str, object]]) -> str:
     """Records as a Markdown table; what is missing is empty."""
     columns = list(records[0]) if records else []
-    rows = [["" if v is None else MARKDOWN.escape(str(v)) for v in r.values()] for r in records]
+    rows = [
+        [Cell("" if v is None else MARKDOWN.escape(str(v))) for v in record.values()]
+        for record in records
+    ]
     return markdown_table(Table([MARKDOWN.escape(name) for name in columns], len(columns), rows))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,8 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from nsvd_exp.report.model import paper
-from nsvd_exp.report.model.methods import shown_method
-from nsvd_exp.report.model.paper import DENSE, Row
+from nsvd_exp.report.model.paper import DENSE
 from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.render.axes import label_log_axis, percents, spaced
@@ -36,10 +35,12 @@ from nsvd_exp.report.render.plot_style import (
     style_of,
     styled,
 )
-from nsvd_exp.report.render.text import percent, ratio_title, row_title
+from nsvd_exp.report.render.text import clipped, percent, ratio_title, row_title
 
 COLUMNS, BINS = 4, 20
 LEGEND_COLUMNS = 6
+LEGEND_CHARACTERS, KEY_CHARACTERS = 150, 6  # of a legend in all, and of a line's sample in it
+LONGEST_NAME = 26  # of a dataset or a method: as wide as a panel
 PANEL_CHARACTERS, HALF_CHARACTERS = 16, 42  # beneath a panel, and beneath half a figure
 MOST_VALUES = 6  # written beside their points: more would touch
 
@@ -48,13 +49,19 @@ Points = Sequence[tuple[float | None, float | None]]
 
 
 def _panels(names: Sequence[str], height: float, **shared: Any) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with one panel per name, in COLUMNS columns; `height` of a row in inches."""
-    rows = math.ceil(len(names) / COLUMNS)
+    """A figure with one panel per name; `height` of a row in inches."""
+    columns = _columns(len(names))
+    rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(9.6, rows * height + 0.5), layout="constrained")
-    axes = list(figure.subplots(rows, COLUMNS, squeeze=False, **shared).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
     for unused in axes[len(names) :]:
         unused.set_visible(False)
     return figure, dict(zip(names, axes, strict=False))
+
+
+def _columns(panels: int) -> int:
+    """COLUMNS, or fewer where these would leave much of the figure empty."""
+    return 3 if panels in (5, 6) else min(max(panels, 2), COLUMNS)
 
 
 @styled()
@@ -81,7 +88,7 @@ def figure1(block: SimilarityBlock, statistic: str, with_paper: bool = False) ->
             theirs = paper.similarities()[name]
             axes.axvline(theirs[0], color=VERMILION, linewidth=1.5, linestyle=DASHED)
             said += f"  (paper {theirs[0]:.2f} ± {theirs[1]:.2f})"
-        axes.set_title(block.datasets[name], pad=17)
+        axes.set_title(clipped(block.datasets[name], LONGEST_NAME), pad=17)
         axes.text(0.5, 1.04, said, transform=axes.transAxes, ha="center", fontsize=8)
         axes.set_xlim(lowest, 1)
     handles = [Line2D([], [], color=BLUE, label="mean over the layers (± deviation)")]
@@ -94,15 +101,16 @@ def figure1(block: SimilarityBlock, statistic: str, with_paper: bool = False) ->
 
 
 @styled()
-def against_ratio(group: Group, printed: Mapping[Row, Mapping[str, float]] | None = None) -> Figure:
+def against_ratio(group: Group, with_paper: bool = False) -> Figure:
     """Perplexity (log axis) against the ratio, one panel per dataset; `by_method` for one ratio.
 
-    The dense model is a horizontal line. Crosses are the paper's numbers. A method with several k1
-    has the one that is stored at most ratios.
+    The dense model is a horizontal line. A method with several k1 has the one that is stored at
+    most ratios.
 
     Args:
-        printed: the paper's perplexities of this model, by row and dataset.
+        with_paper: whether crosses show what the paper prints of this model.
     """
+    printed = paper.perplexities_of(group.title) if with_paper else {}
     lines = _curve_lines(group)
     if len({line.row.ratio for line in lines}) == 1:
         return by_method(group)
@@ -120,7 +128,7 @@ def against_ratio(group: Group, printed: Mapping[Row, Mapping[str, float]] | Non
         if printed:
             points = [(row.ratio, values.get(name)) for row, values in printed.items()]
             axes.plot(*_known(points), **PAPERS_MARK)
-        axes.set_title(group.datasets[name])
+        axes.set_title(clipped(group.datasets[name], LONGEST_NAME))
         axes.set_xticks(ratios, spaced(ratios, list(map(ratio_title, ratios)), PANEL_CHARACTERS))
         label_log_axis(axes.yaxis)
     _label_columns(list(panels.values()), "parameters removed")
@@ -146,16 +154,16 @@ def by_method(group: Group) -> Figure:
             _plot(axes, points, styles[row_title(line)])
         if (dense := _dense(group, name)) is not None:
             axes.axvline(dense, color=INK, linewidth=1, linestyle=":")
-        axes.set_title(group.datasets[name])
-        axes.set_yticks(range(len(lines)), [row_title(line) for line in lines])
+        axes.set_title(clipped(group.datasets[name], LONGEST_NAME))
+        titles = [clipped(row_title(line), LONGEST_NAME) for line in lines]
+        axes.set_yticks(range(len(lines)), titles)
         axes.margins(x=0.15)
         label_log_axis(axes.xaxis)
     axes.set_ylim(len(lines) - 0.5, -0.5)
     ratio = ratio_title(lines[0].row.ratio)
     _label_columns(list(panels.values()), "perplexity")
-    handles = [Line2D([], [], color=INK, linewidth=1, linestyle=":", label=_dense_title(group))]
     title = f"{ratio} of the parameters removed"
-    figure.legend(handles=handles, title=title, loc="outside upper center")
+    figure.legend(handles=_dense_handles(group), title=title, loc="outside upper center")
     return figure
 
 
@@ -176,18 +184,24 @@ def _dense(group: Group, dataset: str) -> float | None:
     return found[0] if found else None
 
 
-def _dense_title(group: Group) -> str:
-    titles = [line.title for line in group.lines if line.row == DENSE]
-    return titles[0] if titles else shown_method(DENSE.method).title
+def _dense_handles(group: Group) -> list[Line2D]:
+    """The dense model's line in a legend; none where it is not stored."""
+    titles = [clipped(line.title, LONGEST_NAME) for line in group.lines if line.row == DENSE]
+    return [Line2D([], [], color=INK, linewidth=1, linestyle=":", label=t) for t in titles]
 
 
 def _ratio_legend(figure: Figure, group: Group, styles: dict[str, Style], with_paper: bool) -> None:
     """The methods, the dense model and, where they are drawn, the paper's numbers."""
-    handles = [Line2D([], [], label=title, **style.options) for title, style in styles.items()]
-    handles.append(Line2D([], [], color=INK, linewidth=1, linestyle=":", label=_dense_title(group)))
+    handles = [
+        Line2D([], [], label=clipped(title, LONGEST_NAME), **style.options)
+        for title, style in styles.items()
+    ]
+    handles += _dense_handles(group)
     if with_paper:
         handles.append(Line2D([], [], label="paper", **PAPERS_MARK))
-    rows = math.ceil(len(handles) / LEGEND_COLUMNS)
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    most = max(1, min(LEGEND_COLUMNS, LEGEND_CHARACTERS // (longest + KEY_CHARACTERS)))
+    rows = math.ceil(len(handles) / most)
     columns = math.ceil(len(handles) / rows)
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)
 
@@ -205,7 +219,7 @@ def against_k1(group: Group, method: str, ratio: float) -> Figure:
         style = DATASET_STYLES[place % len(DATASET_STYLES)]
         points = [(line.row.k1, line.entries[name].improvement) for line in lines]
         left_out = name in group.setting.calibrated_on
-        shown = f"{title} (not in the average)" if left_out else title
+        shown = clipped(title, LONGEST_NAME) + " (not in the average)" * left_out
         _plot(left, [(1.0, 0.0), *points], style, label=shown)
     _plot_average(right, lines)
     k1s = [1.0, *(line.row.k1 for line in lines if line.row.k1 is not None)]
@@ -225,6 +239,12 @@ def against_k1(group: Group, method: str, ratio: float) -> Figure:
 def has_ratios(group: Group) -> bool:
     """Whether a compressed model has a number."""
     return bool(_curve_lines(group))
+
+
+def has_printed_ratios(group: Group) -> bool:
+    """Whether `against_ratio` has numbers of the paper to show."""
+    has_curves = len({line.row.ratio for line in _curve_lines(group)}) > 1
+    return has_curves and bool(paper.perplexities_of(group.title))
 
 
 def k1_curves(group: Group) -> list[tuple[str, float]]:
@@ -257,11 +277,14 @@ def _plot_average(axes: Axes, lines: Sequence[Line]) -> None:
             axes.plot([k1, k1], average.improvement_interval, color=style.colour, linewidth=1.5)
         if len(lines) > MOST_VALUES:
             continue
-        # On the side where the line is not; the first point has an axis there.
+        # On the side where the line is not; the first point has an axis there, and is told above
+        # its interval.
         side = "left" if average.improvement < 0 else "right" if place else "center"
         offset = ({"left": 4, "right": -4, "center": 0}[side], 6)
+        top = (average.improvement_interval or (0, average.improvement))[1]
+        height = top if side == "center" else average.improvement
         axes.annotate(
-            percent(average.improvement), (k1, average.improvement), offset, fontsize=8,
+            percent(average.improvement), (k1, height), offset, fontsize=8,
             textcoords="offset points", ha=side,
         )  # fmt: skip
     axes.margins(x=0.12, y=0.12)
@@ -269,7 +292,7 @@ def _plot_average(axes: Axes, lines: Sequence[Line]) -> None:
 
 def _label_columns(panels: Sequence[Axes], label: str) -> None:
     """An axis label, and the ticks' own, under the lowest panel of every column."""
-    for axes in panels[-COLUMNS:]:
+    for axes in panels[-_columns(len(panels)) :]:
         axes.set_xlabel(label)
         axes.tick_params(labelbottom=True)
 

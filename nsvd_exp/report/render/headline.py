@@ -102,7 +102,7 @@ def _worth(verdict: Verdict) -> str:
     direction = "lower" if value >= 0 else "higher"
     if bounds is not None and value < 0:
         bounds = -bounds[1], -bounds[0]
-    size = f"{100 * abs(value):.1f}% {direction} than ASVD-I on average"
+    size = f"{_plain(abs(value))} {direction} than ASVD-I on average"
     return size + _interval(average, bounds, _plain)
 
 

@@ -23,7 +23,9 @@ from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.page_details import Details
 from nsvd_exp.report.render.page_views import protocol, result_rows, similarity_view, view_of
 from nsvd_exp.report.render.plot_style import GROUND, INK, RULE
+from nsvd_exp.report.render.profile_tables import predicted_text, quantity_text
 from nsvd_exp.report.render.text import (
+    REFERENCE,
     STATES,
     change,
     group_title,
@@ -32,6 +34,7 @@ from nsvd_exp.report.render.text import (
     nats,
     paper_title,
     percent,
+    printed,
     ratio_title,
     times,
 )
@@ -41,12 +44,18 @@ TEMPLATE = "page.html.jinja"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the page."""
+    """A figure of the page.
+
+    Attributes:
+        svg: as text.
+        svg_with_paper: the same figure with the paper's numbers; empty where it has none.
+    """
 
     title: str
     caption: str
     model: str
-    svg: Path
+    svg: str
+    svg_with_paper: str = ""
 
 
 def page_text(
@@ -76,8 +85,9 @@ def page_text(
             similarities=[similarity_view(block, details) for block in report.similarities],
             papers_similarities=paper.similarities(),
             similarity_model=paper.SIMILARITY_MODEL,
-            drawings=[(d, _inline_svg(d.svg, f"f{n}-")) for n, d in enumerate(drawings)],
+            drawings=[(d, _layers(d, f"f{number}")) for number, d in enumerate(drawings)],
             undrawn=undrawn,
+            has_paper=bool(report.numbers) or any(d.svg_with_paper for d in drawings),
             with_paper=with_paper,
             newest=max((group.setting.newest for group in report.groups), default=""),
             left_out=left_out(report.groups),
@@ -85,6 +95,7 @@ def page_text(
             fewest=FEWEST_WINDOWS,
             version=metadata.version("nsvd_exp"),
             states=STATES,
+            reference=REFERENCE,
             data=details.data,
         )
     )
@@ -105,9 +116,12 @@ def _environment() -> jinja2.Environment:
     }  # fmt: skip
     environment.filters |= {
         "perplexity": format_perplexity,
+        "printed": printed,
         "percent": percent,
         "change": change,
         "times": times,
+        "quantity": quantity_text,
+        "predicted": predicted_text,
         "nats": nats,
         "ratio": ratio_title,
         "protocol": protocol,
@@ -136,9 +150,18 @@ def _is_unsure(bounds: Interval | None) -> bool:
     return bounds is not None and bounds[0] <= 0 <= bounds[1]
 
 
-def _inline_svg(path: Path, prefix: str) -> Markup:
+def _layers(drawing: Drawing, prefix: str) -> list[tuple[str, Markup]]:
+    """What the page shows of a figure: a class, by which its switch finds it, and the SVG."""
+    if not drawing.svg_with_paper:
+        return [("", _inline_svg(drawing.svg, f"{prefix}-"))]
+    return [
+        ("no-paper", _inline_svg(drawing.svg, f"{prefix}-")),
+        ("paper", _inline_svg(drawing.svg_with_paper, f"{prefix}p-")),
+    ]
+
+
+def _inline_svg(text: str, prefix: str) -> Markup:
     """The `svg` element of a file, with ids of its own, in the colours of the page's theme."""
-    text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)

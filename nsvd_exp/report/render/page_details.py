@@ -149,7 +149,7 @@ def _over_dense(contrast: Contrast) -> str:
 
 def _over_reference(contrast: Contrast) -> str:
     direction = "lower" if contrast.improvement >= 0 else "higher"
-    text = f"{100 * abs(contrast.improvement):.1f}% {direction}"
+    text = f"{percent(abs(contrast.improvement)).removeprefix('+')} {direction}"
     bounds = contrast.improvement_interval
     return text if bounds is None else f"{text} ({' to '.join(map(percent, bounds))})"
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nsvd_exp.config.schema import shown
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.report.model.report import SIMILARITY_TABLE
 from nsvd_exp.report.model.results import Group, Line
@@ -123,7 +124,7 @@ class SimilarityView:
         parts = [
             _joined(f"{record['dataset']['length']}-token windows" for record in records),
             _joined(record["dtype"] for record in records),
-            _joined(record["calibration"]["title"] for record in records),
+            _joined(shown(record["calibration"]["title"]) for record in records),
         ]
         return " · ".join(parts)
 
@@ -151,7 +152,7 @@ def protocol(group: Group) -> str:
         _joined(f"{cap} windows per set" for cap in caps),
         _joined(cell["dtype"] for cell in cells),
         _joined(f"solver {cell['solver']}" for cell in cells if cell["solver"] is not None),
-        _joined(cell["calibration"]["title"] for cell in cells if cell["calibration"] is not None),
+        _joined(shown(c["calibration"]["title"]) for c in cells if c["calibration"] is not None),
     ]
     return " · ".join(part for part in parts if part)
 

@@ -7,7 +7,9 @@ its file in `conf/method`.
 
 from __future__ import annotations
 
+import io
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,6 +120,7 @@ SETTINGS = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "legend.frameon": False,
+    "text.parse_math": False,  # titles are text, whatever stands in them
     "svg.hashsalt": "nsvd_exp",
 }
 
@@ -131,8 +134,12 @@ NO_METADATA: dict[str, dict[str, None]] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw with SETTINGS, whatever the user's own matplotlibrc says."""
-    with matplotlib.style.context(["default", SETTINGS]):
+    """Draw with SETTINGS, whatever the user's own matplotlibrc says.
+
+    A character that the font lacks is a box in the figure, of which nothing more is said.
+    """
+    with matplotlib.style.context(["default", SETTINGS]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
@@ -140,9 +147,7 @@ def styled() -> Iterator[None]:
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Write `folder/name.<format>` for each format; the same figure gives the same bytes."""
     paths = [folder / f"{name}.{suffix}" for suffix in formats]
-    # The layout is found once, and not again for each format.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    _lay_out(figure)
     for path, suffix in zip(paths, formats, strict=True):
         write_atomically(
             path,
@@ -151,3 +156,20 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> lis
             ),
         )
     return paths
+
+
+@styled()
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG; the same figure gives the same text."""
+    _lay_out(figure)
+    written = io.StringIO()
+    figure.savefig(written, format="svg", metadata=NO_METADATA["svg"])
+    return written.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the layout once, and not again for each format."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")

@@ -26,9 +26,9 @@ Record = dict[str, Any]
 def csv_text(records: Sequence[Record]) -> str:
     """The records as CSV, with the same line ends on every system; what is missing is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]) if records else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(records[0] if records else [])
+    writer.writerows(record.values() for record in records)
     return text.getvalue()
 
 
@@ -66,22 +66,22 @@ def _record(group: Group, line: Line, dataset: str, entry: Entry) -> Record:
         "state": entry.state,
         "perplexity": entry.perplexity,
         "deviation": entry.deviation,
-        **_bounds("perplexity", entry.interval),
+        **bounds_of("perplexity", entry.interval),
         "times_dense": entry.times_dense,
         "nats_over_dense": entry.over_dense.log_ratio if entry.over_dense else None,
         "improvement": entry.improvement,
-        **_bounds("improvement", over.improvement_interval if over else None),
+        **bounds_of("improvement", over.improvement_interval if over else None),
         "averaged_over": " ".join(average.sets),
         "average_improvement": average.improvement,
-        **_bounds("average_improvement", average.improvement_interval),
+        **bounds_of("average_improvement", average.improvement_interval),
         "average_nats_over_dense": average.nats,
-        **_bounds("average_nats_over_dense", average.nats_interval),
+        **bounds_of("average_nats_over_dense", average.nats_interval),
         **{name: _mean(entry, name) for name in OTHER_UNITS},
         **_provenance(entry),
     }
 
 
-def _bounds(name: str, bounds: Interval | None) -> dict[str, float | None]:
+def bounds_of(name: str, bounds: Interval | None) -> dict[str, float | None]:
     low, high = bounds or (None, None)
     return {f"{name}_low": low, f"{name}_high": high}
 

@@ -9,24 +9,29 @@ from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement as Width
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.report.model.comparison import Comparison
 from nsvd_exp.report.model.entries import Average, Entry
 from nsvd_exp.report.model.gaps import Gap
+from nsvd_exp.report.model.profiles import ProfileGroup, Quantity
 from nsvd_exp.report.model.results import Group, Line
+from nsvd_exp.report.render.console import Stdout
 from nsvd_exp.report.render.headline import headlines
+from nsvd_exp.report.render.profile_tables import quantity_text, quantity_times
 from nsvd_exp.report.render.text import (
     change,
+    clipped,
+    entry_text,
     group_title,
+    left_out,
     nats,
     ratio_title,
-    result_text,
-    row_title,
+    times_text,
 )
 
 STATE_STYLES = {"failed": "bold red", "partial": "yellow", "missing": "dim"}
@@ -35,12 +40,13 @@ ROWS_SHOWN = 60
 PAIRS_SHOWN = 20
 HEADLINES_SHOWN = 12
 GAPS_SHOWN = 12
+LONGEST_NAME, LONGEST_WORD = 24, 14  # of a method, and of a heading: numbers are never cut
 
 
 def complain(message: str) -> None:
     """Print a message in red on stderr."""
     console = Console(stderr=True, highlight=False)
-    console.print(message, style="bold red", markup=False, soft_wrap=True)
+    console.print(Text(message, "bold red"), soft_wrap=True)
 
 
 def show_headlines(groups: Sequence[Group]) -> None:
@@ -48,10 +54,9 @@ def show_headlines(groups: Sequence[Group]) -> None:
     console = _console()
     found = headlines(groups)
     for headline in found[:HEADLINES_SHOWN]:
-        console.print(f"[bold]{escape(headline.model)}[/]: {escape(headline.summary)}")
+        console.print(Text.assemble((headline.model, "bold"), f": {headline.summary}"))
         for name, rest in headline.sentences:
-            said = f"[bold]{escape(name)}[/]{escape(rest)}"
-            console.print(Padding(said, (0, 0, 0, 2)))
+            console.print(Padding(Text.assemble((name, "bold"), rest), (0, 0, 0, 2)))
     if len(found) > HEADLINES_SHOWN:
         console.print(f"and {len(found) - HEADLINES_SHOWN} models more, on the page")
 
@@ -71,9 +76,20 @@ def show_results(groups: Sequence[Group], keys: Collection[str] | None = None) -
             _show_group(group, lines[:left], console)
         left = max(0, left - len(lines))
     total = sum(len(_lines_to_show(group, keys)) for group in groups)
+    if total:
+        console.print(Text(_legend(groups), "dim"))
     if total > ROWS_SHOWN:
         more = total - ROWS_SHOWN
         console.print(f"{more} rows more are on the page, in results.md and in results.csv")
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    sets = left_out(groups)
+    return (
+        "Perplexity, and in times the dense model's. avg. impro.: mean improvement over ASVD-I"
+        + (f", without {sets}" if sets else "")
+        + "; nats/dense: mean log perplexity minus the dense model's"
+    )
 
 
 def _show_group(group: Group, lines: Sequence[Line], console: Console) -> None:
@@ -81,15 +97,65 @@ def _show_group(group: Group, lines: Sequence[Line], console: Console) -> None:
     console.print(_group_table(group, lines, shown))
     hidden = [title for name, title in group.datasets.items() if name not in shown]
     if hidden:
-        console.print(f"no room for: {', '.join(map(escape, hidden))}", style="dim")
+        console.print(Text(f"no room for: {', '.join(hidden)}", "dim"))
+
+
+def show_profiles(groups: Sequence[ProfileGroup]) -> None:
+    """Print size and speed, one table per model and machine.
+
+    What was measured where the terminal is wide enough, else only times the dense model's.
+    """
+    console = _console()
+    for group in groups:
+        whole, short = _profile_table(group, True), _profile_table(group, False)
+        unlimited = console.options.update(max_width=WIDEST)
+        fits = Width.get(console, unlimited, whole).maximum <= console.width
+        console.print(whole if fits else short)
+
+
+def _profile_table(group: ProfileGroup, with_values: bool) -> Table:
+    title = Text(f"{group.model}: size and speed, on {group.machine}", "italic")
+    if not with_values:
+        title.append("; in times the dense model's")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    table.add_column("re-\nmoved", justify="right", no_wrap=True)
+    table.add_column("method, k1", no_wrap=True)
+    for heading in group.titles:
+        words = heading.replace("tokens/s", "tok/s").replace(",", "").split()
+        table.add_column(Text("\n".join(words)), justify="right", no_wrap=True)
+    if with_values:
+        dense = [quantity_text(group.dense(t), group.is_speed(t)) for t in group.titles]
+        table.add_row("", "dense", *dense)
+    for line in group.lines:
+        k1 = "" if line.row is None or line.row.k1 is None else f" {line.row.k1:g}"
+        name = Text(clipped(line.title, LONGEST_NAME) + k1)
+        cells = [_quantity(line.quantities.get(title), with_values) for title in group.titles]
+        table.add_row(ratio_title(line.ratio), name, *cells)
+    return table
+
+
+def _quantity(quantity: Quantity | None, with_value: bool) -> str:
+    if quantity is None:
+        return ""
+    value = quantity_text(quantity.compressed, quantity.is_speed)
+    times = quantity_times(quantity)
+    if not times:
+        return value
+    return f"{value} ({times})" if with_value else times
 
 
 def show_gaps(gaps: Sequence[Gap]) -> None:
     """Print what is missing, and the commands that fill it."""
     for gap in gaps[:GAPS_SHOWN]:
-        print(f"{gap.what}\n    {gap.command}")
+        say(f"{gap.what}\n    {gap.command}")
     if len(gaps) > GAPS_SHOWN:
-        print(f"{len(gaps) - GAPS_SHOWN} gaps more are on the page")
+        say(f"{len(gaps) - GAPS_SHOWN} gaps more are on the page")
+
+
+def say(message: str) -> None:
+    """Print a message on stdout, in lines as long as they are."""
+    _console().print(Text(message), soft_wrap=True)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -101,19 +167,18 @@ def show_comparison(comparison: Comparison) -> None:
         row = pair.here.row
         settings = ["" if value is None else f"{value:g}" for value in (row.ratio, row.k1)]
         perplexities = [format_perplexity(m.perplexity) for m in (pair.here, pair.there)]
-        names = (escape(pair.here.cell["model"]), escape(row.method))
-        table.add_row(
-            *names, *settings, escape(pair.here.dataset), *perplexities, f"{pair.difference:+.3%}"
-        )
+        names = pair.here.cell["model"], row.method
+        texts = (*names, *settings, pair.here.dataset, *perplexities, f"{pair.difference:+.3%}")
+        table.add_row(*map(Text, texts))
     console = _console()
-    console.print(comparison.summary)
+    console.print(Text(comparison.summary))
     if comparison.pairs:
         console.print(table)
 
 
 def _console() -> Console:
     """As wide as the terminal, and 80 columns where there is none."""
-    return Console(highlight=False)
+    return Stdout(highlight=False)
 
 
 def _lines_to_show(group: Group, keys: Collection[str] | None) -> list[Line]:
@@ -139,14 +204,15 @@ def _fitting(group: Group, lines: Sequence[Line], console: Console) -> list[str]
 
 
 def _group_table(group: Group, lines: Sequence[Line], datasets: Sequence[str]) -> Table:
-    title = escape(group_title(group))
+    title = Text(group_title(group), "italic")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.padding = (0, 1, 0, 0)
     table.add_column("re-\nmoved", justify="right", no_wrap=True)
     table.add_column("method, k1", no_wrap=True)
     for name in datasets:
-        heading = escape(group.datasets[name]).replace(" ", "\n")
-        table.add_column(heading, justify="right", no_wrap=True)
+        words = group.datasets[name].split()
+        wrapped = "\n".join(clipped(word, LONGEST_WORD) for word in words)
+        table.add_column(Text(wrapped), justify="right", no_wrap=True)
     for heading in ("avg.\nimpro.", "nats/\ndense"):
         table.add_column(heading, justify="right", no_wrap=True)
     ratio = None
@@ -156,17 +222,21 @@ def _group_table(group: Group, lines: Sequence[Line], datasets: Sequence[str]) -
             table.add_section()
         ratio = line.row.ratio
         cells = [_cell(line.entries[name]) for name in datasets]
-        title = escape(row_title(line).replace(", k1 = ", " "))
-        table.add_row(ratio_title(ratio) if is_new else "", title, *cells, *_averages(line.average))
+        k1 = "" if line.row.k1 is None else f" {line.row.k1:g}"
+        method = Text(clipped(line.title, LONGEST_NAME) + k1)
+        removed = ratio_title(ratio) if is_new else ""
+        table.add_row(removed, method, *cells, *_averages(line.average))
     return table
 
 
-def _cell(entry: Entry) -> str:
-    text = escape(result_text(entry))
-    style = "bold green" if entry.best else STATE_STYLES.get(entry.state)
-    return f"[{style}]{text}[/]" if style else text
+def _cell(entry: Entry) -> Text:
+    style = "bold green" if entry.best else STATE_STYLES.get(entry.state, "")
+    return Text(" ".join(filter(None, (entry_text(entry), times_text(entry)))), style)
 
 
 def _averages(average: Average) -> list[str]:
     improvement = "" if average.improvement is None else change(average.improvement)
-    return [improvement, "" if average.nats is None else nats(average.nats)]
+    return [
+        "ref." if average.is_reference else improvement,
+        "" if average.nats is None else nats(average.nats),
+    ]

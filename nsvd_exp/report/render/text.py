@@ -13,12 +13,14 @@ from nsvd_exp.report.model.tables import Block
 
 STATES = {"missing": "–", "failed": "failed", "partial": "unfinished"}
 AVERAGE_HEADINGS = ("Avg. impro.", "Nats over dense")
+REFERENCE = "reference"  # in place of an improvement over itself
 TIMES_FROM = 10  # a perplexity of that many times ASVD-I's is said so, and not in per cent
 
 
 def percent(fraction: float) -> str:
-    """A signed percentage with one decimal: `+14.7%` is better, `−5.9%` worse."""
-    return f"{100 * fraction:+.1f}%".replace("-", "−")
+    """A signed percentage: `+14.7%` is better, `−5.9%` worse; below 1% with a second decimal."""
+    decimals = 1 if abs(fraction) >= 0.0095 else 2
+    return f"{100 * fraction:+.{decimals}f}%".replace("-", "−")
 
 
 def change(improvement: float) -> str:
@@ -49,48 +51,59 @@ def entry_text(entry: Entry) -> str:
     return text if entry.deviation is None else f"{text} ± {format_perplexity(entry.deviation)}"
 
 
-def result_text(entry: Entry) -> str:
-    """The perplexity in times the dense model's beside it: `31.04 (×6.20)`."""
-    beside = "" if entry.times_dense is None else f" ({times(entry.times_dense)})"
-    return entry_text(entry) + beside
+def times_text(entry: Entry) -> str:
+    """The perplexity in times the dense model's: `(×6.20)`; empty for none."""
+    return "" if entry.times_dense is None else f"({times(entry.times_dense)})"
 
 
-def compared_text(entry: Entry) -> str:
-    """The perplexity with the improvement over ASVD-I beside it: `31.04 (−5.9%)`."""
-    beside = "" if entry.improvement is None else f" ({change(entry.improvement)})"
-    return entry_text(entry) + beside
+def improvement_text(entry: Entry) -> str:
+    """The improvement over ASVD-I: `(−5.9%)`; empty for none."""
+    return "" if entry.improvement is None else f"({change(entry.improvement)})"
 
 
-def printed_text(entry: Entry) -> str:
-    """The paper's number at this place, and how far ours is from it where they are comparable."""
+def printed(value: float) -> str:
+    """One of the paper's perplexities as the paper prints it: with two decimals."""
+    return f"{value:.2f}"
+
+
+def printed_texts(entry: Entry) -> tuple[str, str]:
+    """The paper's number at this place; its improvement, and how far ours is from the number."""
     if entry.printed is None:
-        return ""
-    text = format_perplexity(entry.printed)
-    if entry.printed_improvement is not None:
-        text += f" ({change(entry.printed_improvement)})"
-    return text if entry.difference is None else f"{text}; ours {percent(entry.difference)}"
+        return "", ""
+    gained, difference = entry.printed_improvement, entry.difference
+    said = [
+        "" if gained is None else f"({change(gained)})",
+        "" if difference is None else f"ours {percent(difference)}",
+    ]
+    return printed(entry.printed), "; ".join(filter(None, said))
 
 
-def average_texts(average: Average) -> list[str]:
+def average_texts(average: Average) -> list[tuple[str, str]]:
     """The average improvement and the mean in nats, each with its interval; empty for none."""
     return [
-        _with_interval(average.improvement, average.improvement_interval, change),
+        (REFERENCE, "")
+        if average.is_reference
+        else _with_interval(average.improvement, average.improvement_interval, change),
         _with_interval(average.nats, average.nats_interval, nats),
     ]
 
 
 def _with_interval(
     value: float | None, bounds: Interval | None, write: Callable[[float], str]
-) -> str:
+) -> tuple[str, str]:
     if value is None:
-        return ""
-    text = write(value)
-    return text if bounds is None else f"{text} [{', '.join(map(write, bounds))}]"
+        return "", ""
+    return write(value), "" if bounds is None else f"[{', '.join(map(write, bounds))}]"
 
 
 def row_title(line: Line) -> str:
     """The method, with its k1 where it has one."""
     return line.title if line.row.k1 is None else f"{line.title}, k1 = {line.row.k1:g}"
+
+
+def clipped(text: str, longest: int) -> str:
+    """`text` in `longest` characters at most: `A very long n…`."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def ratio_title(ratio: float | None) -> str:
