@@ -125,11 +125,12 @@ class Resolved:
         return Path(expand_path(self.config.results_dir))
 
 
-def resolve(config: Config, calibrated: bool | None = None) -> Resolved:
+def resolve(config: Config, calibrated: bool | None = None, is_measured: bool = True) -> Resolved:
     """Resolve what the user asked for. Reads files and may ask the hub; changes nothing.
 
     Args:
         calibrated: whether it needs calibration statistics; None: as its method does.
+        is_measured: whether its datasets are to be there.
 
     Raises:
         NsvdError: model or dataset cannot be found, or a length is more than the model takes.
@@ -151,7 +152,7 @@ def resolve(config: Config, calibrated: bool | None = None) -> Resolved:
     planned = _plan_calibration(config, model, dtype) if calibrated else None
     measurements = [
         _plan_measurement(config, dataset, length, dtype, evaluation_dtype)
-        for dataset in config.dataset.values()
+        for dataset in (config.dataset.values() if is_measured else ())
     ]
     return Resolved(
         config, choices, model, device, dtype, evaluation_dtype, length, planned, measurements
