@@ -116,11 +116,11 @@ class Turns:
 
 
 def lock_file(config: Config) -> Path | None:
-    """The file that a process locks while it is at this cell; None for other jobs than a cell."""
-    if config.measure != "perplexity":
+    """The file that a process locks while it is at this cell; None for other jobs than a cell's."""
+    if config.measure == "similarity":
         return None
     try:
-        return plan_cell(config).file.folder / ".lock"
+        return plan_cell(config, is_measured=False).file.folder / ".lock"
     except Exception:  # the job itself will say why it cannot be planned
         return None
 

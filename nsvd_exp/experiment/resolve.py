@@ -23,11 +23,11 @@ from nsvd_exp.models.storage import Storage
 from nsvd_exp.storage.keys import decimal_text, digest
 
 # Raise one when the code of that stage changes a number: old results then count as missing.
-STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1}
+STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1, "zeroshot": 1}
 
 SETTINGS_WITHOUT_A_NUMBER = (
     *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
-    *("report", "measure", "similarity"),
+    *("report", "measure", "similarity", "zeroshot", "tasks", "tasks_dir"),
 )
 
 

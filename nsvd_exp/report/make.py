@@ -18,7 +18,7 @@ from nsvd_exp.report.model.comparison import Comparison
 from nsvd_exp.report.model.report import SIMILARITY_TABLE, Report
 from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.render import documents, figures, markup, records
+from nsvd_exp.report.render import accuracies, documents, figures, markup, records
 from nsvd_exp.report.render.page import Drawing, page_text
 from nsvd_exp.report.render.plot_style import save
 from nsvd_exp.storage.files import write_atomically
@@ -115,6 +115,8 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
         else:
             document = documents.markdown if extension == "md" else documents.latex
             yield f"table{number}", document(number, blocks, with_paper)
+    if report.accuracies:
+        yield accuracies.NAME, accuracies.texts(report.accuracies, extension)
     of_similarities: dict[str, Callable[[list[SimilarityBlock], bool], str]] = {
         "md": documents.similarity_markdown,
         "tex": documents.similarity_latex,
@@ -213,6 +215,8 @@ def log_to_wandb(
     found |= {f"table{n}": records.of_layout(b, True) for n, b in report.tables.items()}
     if report.similarities:
         found[f"table{SIMILARITY_TABLE}"] = records.of_similarities(report.similarities, True)
+    if report.accuracies:
+        found[accuracies.NAME] = accuracies.records(report.accuracies)
     frames = {name: pandas.DataFrame(rows) for name, rows in found.items()}
     images = [path for path in written if path.suffix == ".png"]
     page = next(path for path in written if path.name == INDEX)

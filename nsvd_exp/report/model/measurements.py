@@ -1,4 +1,4 @@
-"""What a `results_dir` holds: its cells, their measurements, and its similarity records."""
+"""What a `results_dir` holds: cells, their measurements and scores, and similarity records."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.report.model.accuracies import scores_of
 from nsvd_exp.report.model.agreement import (
     Agreement,
     cell_agreement,
@@ -19,7 +20,7 @@ from nsvd_exp.report.model.agreement import (
 )
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.keys import digest
-from nsvd_exp.storage.results import CELL, SIMILARITY, Result, read_result, result_paths
+from nsvd_exp.storage.results import CELL, SCORES, SIMILARITY, Result, read_result, result_paths
 
 HASH_DIGITS = 8
 
@@ -70,12 +71,14 @@ class Contents:
 
     Attributes:
         similarities: the similarity records that have layers.
+        scores: those of cells at tasks.
         problems: one message for each file that cannot be used.
     """
 
     cells: list[Result] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     similarities: list[Result] = field(default_factory=list)
+    scores: list[Result] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @cached_property
@@ -99,15 +102,16 @@ class Contents:
 
     @cached_property
     def _keyed(self) -> list[tuple[str, Result]]:
-        """Every cell and record with the `model_key` of its model, the cells first."""
-        return [(model_key(result), result) for result in (*self.cells, *self.similarities)]
+        """Every stored result with the `model_key` of its model, the cells first."""
+        results = (*self.cells, *self.similarities, *self.scores)
+        return [(model_key(result), result) for result in results]
 
     def by_model(self) -> dict[str, Contents]:
         """What is stored of each model, by its label."""
         found = {key: Contents() for key in self.labels}
-        for place, (key, result) in enumerate(self._keyed):
-            of_model = found[key]
-            (of_model.cells if place < len(self.cells) else of_model.similarities).append(result)
+        for kind in ("cells", "similarities", "scores"):
+            for result in getattr(self, kind):
+                getattr(found[model_key(result)], kind).append(result)
         for measurement in self.measurements:
             found[measurement.model].measurements.append(measurement)
         return {self.labels[key]: contents for key, contents in found.items()}
@@ -127,13 +131,16 @@ def _short_hash(key: str, result: Result) -> str:
 def read_contents(results_dir: Path) -> Contents:
     """Read everything under `results_dir`; what cannot be read becomes a message in `problems`."""
     contents = Contents()
-    for kind in (CELL, SIMILARITY):
+    for kind in (CELL, SIMILARITY, SCORES):
         for path in result_paths(results_dir, kind):
             try:
                 result = read_result(path, kind)
                 if kind is CELL:
                     contents.measurements += measurements_of(result)
                     contents.cells.append(result)
+                elif kind is SCORES:
+                    scores_of(result)  # raises if a score lacks a field
+                    contents.scores.append(result)
                 elif result["layers"]:
                     similarity_agreement(result)  # raises if the record lacks a field
                     contents.similarities.append(result)

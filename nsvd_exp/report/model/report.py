@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.report.model import gaps, results, similarities, tables
+from nsvd_exp.report.model import accuracies, gaps, results, similarities, tables
+from nsvd_exp.report.model.accuracies import AccuracyBlock
 from nsvd_exp.report.model.gaps import Gap
 from nsvd_exp.report.model.measurements import Contents, read_contents
 from nsvd_exp.report.model.paper import LAYOUTS
@@ -30,6 +31,7 @@ class Report:
         tables: the blocks laid out like Tables 1, 3, 4, 5 and 6, by number; only those that are
             asked for and have a block.
         similarities: laid out like Table 2, and Figure 1; empty where they are not asked for.
+        accuracies: at tasks, by model and setting.
         gaps: what is missing, and the commands that fill it.
         problems: one message for each file that could not be read.
     """
@@ -38,6 +40,7 @@ class Report:
     groups: list[Group]
     tables: dict[int, list[Block]]
     similarities: list[SimilarityBlock]
+    accuracies: list[AccuracyBlock]
     gaps: list[Gap]
     problems: list[str]
 
@@ -50,6 +53,7 @@ class Report:
     def models(self) -> list[str]:
         """What its models are called."""
         shown = [*(group.model for group in self.groups), *(b.model for b in self.similarities)]
+        shown += [block.model for block in self.accuracies]
         return list(dict.fromkeys(shown))
 
 
@@ -94,6 +98,7 @@ def gather(results_dir: str, numbers: Collection[int] = TABLES, model: str | Non
     built = tables.build(groups, [number for number in numbers if number != SIMILARITY_TABLE])
     shown = {number: blocks for number, blocks in built.items() if blocks}
     alike = similarities.build(by_model) if SIMILARITY_TABLE in numbers else []
+    scored = accuracies.build({name: own.scores for name, own in by_model.items()})
     missing = gaps.gaps_of((block for blocks in shown.values() for block in blocks), results_dir)
     missing += gaps.similarity_gaps(alike, results_dir)
-    return Report(results_dir, groups, shown, alike, missing, contents.problems)
+    return Report(results_dir, groups, shown, alike, scored, missing, contents.problems)
