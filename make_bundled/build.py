@@ -1,9 +1,9 @@
-"""Make the bundled text, tokenizer and model again from nothing.
+"""Make the bundled text, tasks, tokenizer and model again from nothing.
 
     python -m make_bundled.build
 
 Everything is written to a temporary folder first and moved into place at the end, so that an
-interrupted build leaves the old files alone. The text depends on the seed alone; the weights
+interrupted build leaves the old files alone. Text and tasks depend on the seed alone; the weights
 also depend on the machine's arithmetic.
 
 It takes five to nine minutes on two cores. Expect a dense perplexity of 2.3 (alpaca_eval_jp) to 5.0
@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from make_bundled import corpora
+from make_bundled.tasks import write_tasks
 from make_bundled.tokenizer import train_tokenizer
 from make_bundled.train import WINDOW, new_model, stream_perplexity, train
 from nsvd_exp.bundled import MODEL_DIR
@@ -85,6 +86,7 @@ def build(out: Path, seed: int, steps: int, scale: float = 1.0) -> dict[str, flo
     with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as workspace:
         built = Path(workspace) / "built"
         rows = write_text(built / "text", seed, scale)
+        write_tasks(built / "tasks", rows, seed)
         texts = training_text(seed, scale)
         parts = [text[: int(TOKENIZER_CHARS * scale)] for text in texts.values()]
         tokenizer = train_tokenizer(parts, VOCAB_SIZE)

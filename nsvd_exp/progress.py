@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,8 @@ class ProgressBars(Observer):
         from rich.progress import Progress as Bars
         from rich.table import Column
 
-        console = Console(stderr=True, highlight=False)
+        # The stream of now: stderr is turned away from libraries that have bars of their own.
+        console = Console(file=sys.stderr, highlight=False)
         named = Column(no_wrap=False)  # folded where it is too long, so that no number is cut
         columns = [
             TextColumn(

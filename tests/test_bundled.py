@@ -14,7 +14,7 @@ from make_bundled import corpora
 from make_bundled.build import build, encode
 from make_bundled.corpora import grammar, morphology
 from make_bundled.train import WINDOW, stream_perplexity
-from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
+from nsvd_exp.bundled import MODEL_DIR, TASKS_DIR, TEXT_DIR
 
 DATASETS = list(corpora.DATASETS)
 FILES = [*(f"{name}/test" for name in DATASETS), "wikitext2/train"]
@@ -200,11 +200,14 @@ def test_a_short_build_works_end_to_end(tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "stale").touch()
     build(tmp_path, seed=7, steps=2, scale=0.02)
-    assert {p.name for p in tmp_path.iterdir()} == {"tiny", "text"}
+    assert {p.name for p in tmp_path.iterdir()} == {"tiny", "text", "tasks"}
     assert not (tmp_path / "tiny" / "stale").exists()
-    assert {p.relative_to(tmp_path / "text").as_posix() for p in tmp_path.rglob("*.jsonl")} == {
+    texts = tmp_path / "text"
+    assert {p.relative_to(texts).as_posix() for p in texts.rglob("*.jsonl")} == {
         f"{key}.jsonl" for key in FILES
     }
+    files = {path.name for path in (tmp_path / "tasks").iterdir()}
+    assert files == {path.name for path in TASKS_DIR.iterdir()}
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
     assert model.get_input_embeddings().num_embeddings == len(tokenizer)

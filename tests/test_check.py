@@ -15,7 +15,7 @@ from helpers.texts import make_tokenizer, words
 from tokenizers import processors
 
 from nsvd_exp.bundled import TEXT_DIR
-from nsvd_exp.cli.arguments import with_one_data_dir
+from nsvd_exp.cli.arguments import with_lists_of_folders
 from nsvd_exp.errors import LayersError, NsvdError
 from nsvd_exp.experiment.check import Checks
 from nsvd_exp.experiment.plan import plan_cell, plan_similarity
@@ -270,7 +270,7 @@ def test_more_text_stands_before_that_of_the_bundled_model(tmp_path: Path) -> No
         path.parent.mkdir(parents=True)
         path.write_text(words(10))
     folders = [f"data_dir={tmp_path}/{number}" for number in range(2)]
-    (data_dir,) = with_one_data_dir(folders)
+    (data_dir,) = with_lists_of_folders(folders)
     plan = plan_cell(compose(data_dir, "dataset=[ptb,c4]", "method=dense"))
     files = [measurement.source.files[0] for measurement in plan.measurements]
     assert files[0] == tmp_path / "1/ptb/test.txt"

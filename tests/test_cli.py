@@ -425,6 +425,7 @@ def test_a_built_wheel_carries_configuration_and_bundled_default(tmp_path: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{site}/nsvd_exp/cli/main.py {site}/nsvd_exp/conf")
+    assert (site / "nsvd_exp/bundled/tasks/bundled_word.yaml").is_file()
     assert "SNIPS" in done.stdout
     assert done.stdout.splitlines()[-1] == "0 []"
 

@@ -223,7 +223,8 @@ def test_what_is_typed_beats_the_preset() -> None:
         *("model.max_length=1", "method.name=", "method.name=a/b"),
         *("measure=perplexities", "similarity.statistic=median"),
         *(f"similarity.gram_limit_gb={value}" for value in ("-1", "nan", "inf")),
-        "dataset.ptb.rows=0",
+        *("dataset.ptb.rows=0", "tasks_dir=[]", "tasks_dir=3"),
+        *("zeroshot.limit=0", "zeroshot.fewshot=-1", "zeroshot.batch=none", "zeroshot.batch=0"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_an_error_that_names_the_setting(override: str) -> None:
@@ -240,6 +241,7 @@ def test_a_value_out_of_range_is_an_error_that_names_the_setting(override: str) 
         *("device=cuda:1", "device=cpu", "dtype=bfloat16", "solver=paper"),
         *("calibration.sampler=tokens", "calibration.batch=3", "calibration.samples=1"),
         *("measure=similarity", "similarity.statistic=gram", "similarity.gram_limit_gb=0"),
+        *("measure=zeroshot", "zeroshot.limit=1", "zeroshot.fewshot=0", "zeroshot.batch=1"),
     ],
 )
 def test_a_value_at_the_edge_of_its_range_is_taken(override: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from helpers.command_line import Capture, run_main
 from helpers.configuration import compose
 
-from nsvd_exp.cli.arguments import config_dirs, with_one_data_dir
+from nsvd_exp.cli.arguments import config_dirs, with_lists_of_folders
 from nsvd_exp.cli.cache import main as cache_main
 from nsvd_exp.config.schema import LONGEST_TITLE, shown
 from nsvd_exp.models.batches import is_out_of_memory
@@ -133,5 +133,5 @@ def test_an_address_space_that_is_used_up_is_out_of_memory() -> None:
 
 def test_data_dir_that_is_given_several_times_is_a_list() -> None:
     given = ["data_dir=a b", "method=svd", "data_dir=[c,d]", "data_dir=~x"]
-    assert with_one_data_dir(given) == ["method=svd", 'data_dir=["a b",c,d,"~x"]']
-    assert with_one_data_dir(given[:2]) == given[:2]
+    assert with_lists_of_folders(given) == ["method=svd", 'data_dir=["a b",c,d,"~x"]']
+    assert with_lists_of_folders(given[:2]) == given[:2]

@@ -20,6 +20,7 @@ from helpers.command_line import REPOSITORY, Capture, Settings, cells_of, result
 from helpers.configuration import compose
 from helpers.fake_wandb import FakeWandb
 from helpers.report_store import EIGHT, make_cell
+from helpers.tasks import make_task
 from helpers.wandb_files import Segment
 from PIL import Image
 
@@ -31,7 +32,7 @@ from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.progress import Observer, Observers, Progress
 from nsvd_exp.report.__main__ import main as report_main
-from nsvd_exp.storage.results import Result
+from nsvd_exp.storage.results import SCORES, Result, read_records
 from nsvd_exp.tracking.cell import CellTracker
 from nsvd_exp.tracking.dashboard import dashboard
 from nsvd_exp.tracking.report import log_report, save_dashboard
@@ -126,6 +127,32 @@ def test_a_run_file_holds_all_that_is_known_of_its_cell(settings: Settings) -> N
     for stage in ("decompose", "wikitext2", "ptb", "c4"):
         assert run.history(f"progress/{stage}")[-1] == 1
     assert parent.history("progress/calibrate")[-1] == 1  # the second cell finds the statistics
+
+
+def test_scores_at_tasks_go_into_the_run_of_their_cell(settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    for name in ("quiz", "riddle"):
+        make_task(tmp_path / "tasks", name)
+    arguments = [*settings(), "ratio=0.5", "dataset=[ptb]", f"tasks_dir={tmp_path / 'tasks'}"]
+    asked = ["measure=perplexity,zeroshot", "method=dense,svd", "'tasks=[quiz,riddle]'"]
+    assert track(*arguments, *(text.strip("'") for text in asked)) == 0
+    runs = [Segment(folder) for folder in folders(arguments)]
+    assert len(runs) == 4
+    by_measure = {run.run.run_id: run for run in runs if "accuracy/quiz" in run.summary}
+    dense, own = sorted(read_records(results_dir(arguments), SCORES), key=lambda r: r["method"])
+    assert set(by_measure) == {dense["key"][:16], own["key"][:16]}
+    assert {run.run.run_id for run in runs} == set(by_measure)  # the same as for perplexity
+    run = by_measure[own["key"][:16]]
+    values = {name: score["accuracy"] for name, score in own["tasks"].items()}
+    assert {name: run.summary[f"accuracy/{name}"] for name in values} == values
+    assert {name: run.history(f"accuracy/{name}")[0] for name in values} == values
+    assert run.summary["accuracy/mean"] == pytest.approx(sum(values.values()) / 2)
+    assert run.summary["accuracy_stderr/quiz"] == own["tasks"]["quiz"]["stderr"]
+    theirs = {name: score["accuracy"] for name, score in dense["tasks"].items()}
+    less = {name: values[name] - theirs[name] for name in values}
+    assert {name: run.summary[f"accuracy_over_dense/{name}"] for name in values} == less
+    assert not [name for name in by_measure[dense["key"][:16]].summary if "over_dense" in name]
+    assert (run.exit_code, run.summary["status"]) == (0, "done")
 
 
 def test_a_cell_that_is_there_has_no_run_and_a_wider_one_goes_on_with_its_own(
@@ -473,7 +500,7 @@ def test_the_dashboard_plots_perplexity_against_ratio_and_k1_by_method() -> None
     perplexity, times, k1, *others = sections
     assert (perplexity, k1) == ("Perplexity against ratio", "k1 sensitivity")
     assert [p["config"]["metrics"] for p in sections[times]][:1] == [["times_dense/alpaca_eval"]]
-    assert others == ["Layers", "Tables", "Figures"]
+    assert others == ["Accuracy at tasks, against ratio", "Layers", "Tables", "Figures"]
     curves = {"average_improvement", "perplexity/wikitext2", "perplexity/alpaca_eval_jp"}
     for section, x in ((perplexity, "ratio"), (k1, "k1")):
         plots = {p["config"]["metrics"][0]: p["config"] for p in sections[section]}

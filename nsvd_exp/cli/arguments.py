@@ -21,9 +21,10 @@ from nsvd_exp.storage.files import path_component
 # What a user types, and the group of conf/ that it names.
 ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
 PATH_SETTINGS = (
-    *("data_dir", "results_dir", "cache_dir", "tracking.dir"),
+    *("data_dir", "tasks_dir", "results_dir", "cache_dir", "tracking.dir"),
     *("model.name", "calibration.tokenizer"),
 )
+LISTS_OF_FOLDERS = ("data_dir", "tasks_dir")
 SINGLE_CHOICES = (
     *("model", "method", "allocation", "storage", "calibration", "experiment"),
     "dataset@calibration.dataset",
@@ -86,14 +87,16 @@ def normalise(argument: str, more: Sequence[str] = ()) -> str:
     return f"{prefix}{group}={value}"
 
 
-def with_one_data_dir(arguments: Sequence[str]) -> list[str]:
-    """The arguments; `data_dir` that is given several times is a list of folders."""
-    given = [a.partition("=")[2] for a in arguments if a.startswith("data_dir=")]
-    if len(given) < 2:
-        return list(arguments)
-    folders = ",".join(v.strip("[]") if v.startswith("[") else _quoted_path(v) for v in given)
-    others = [a for a in arguments if not a.startswith("data_dir=")]
-    return [*others, f"data_dir=[{folders}]"]
+def with_lists_of_folders(arguments: Sequence[str]) -> list[str]:
+    """The arguments; a setting of LISTS_OF_FOLDERS that is given several times is one list."""
+    arguments = list(arguments)
+    for name in LISTS_OF_FOLDERS:
+        given = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")]
+        if len(given) > 1:
+            folders = [v.strip("[]") if v.startswith("[") else _quoted_path(v) for v in given]
+            others = [a for a in arguments if not a.startswith(f"{name}=")]
+            arguments = [*others, f"{name}=[{','.join(folders)}]"]
+    return arguments
 
 
 def _quoted_path(value: str) -> str:

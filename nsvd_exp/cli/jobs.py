@@ -1,4 +1,4 @@
-"""The jobs that a process does: each one cell, or the similarity records of one model.
+"""The jobs that a process does: each one cell, its scores at tasks, or similarity records.
 
 A job of a grid returns an `Outcome` and never raises, so that no launcher aborts the grid. torch is
 imported only once there is work to do.
@@ -10,13 +10,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nsvd_exp.cli import terminal
+from nsvd_exp.cli import accuracy, terminal
 from nsvd_exp.cli.outcome import BUSY, Outcome, outcome
 from nsvd_exp.cli.turns import Turn
 from nsvd_exp.config.files import register
@@ -30,12 +30,15 @@ from nsvd_exp.experiment.plan import (
     plan_similarity,
 )
 from nsvd_exp.experiment.wording import format_perplexity, label_of
+from nsvd_exp.experiment.zeroshot import ZeroshotPlan, plan_zeroshot
 from nsvd_exp.progress import Observer, Observers, ProgressBars
 from nsvd_exp.storage.results import Result, ResultFile
 from nsvd_exp.tracking.session import WandbSession, under_agent
 
 if TYPE_CHECKING:
     from nsvd_exp.experiment.session import Session
+
+P = TypeVar("P", CellPlan, ZeroshotPlan)
 
 log = logging.getLogger(__name__)
 
@@ -76,14 +79,17 @@ class Jobs:
         """
         register()  # a launcher's worker starts from nothing
         config = typed_config(composed)
-        is_similarity = config.measure == "similarity"
+        in_a_grid, alone = {
+            "perplexity": (self._cell_outcome, self._show_cell),
+            "zeroshot": (self._scores_outcome, self._show_scores),
+            "similarity": (self._similarity_outcome, self._show_similarity),
+        }[config.measure]
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                do = self._similarity_outcome if is_similarity else self._cell_outcome
-                became = do(config, turn)
+                became = in_a_grid(config, turn)
                 log.info("%s: %s", _title(config), became.state)
                 return became
-            (self._show_similarity if is_similarity else self._show_cell)(config)
+            alone(config)
             return None
         except BusyError:
             log.info("%s: another process is at it, so it comes later", _title(config))
@@ -109,19 +115,32 @@ class Jobs:
             NsvdError: model or dataset cannot be found; nothing is stored then.
             BusyError: another process is at it, and this turn is not to wait.
         """
-        plan = plan_cell(config)
+        return self._ensured(plan_cell(config), turn, is_companion)
+
+    def scores(
+        self, config: Config, turn: Turn | None = None, is_companion: bool = False
+    ) -> tuple[ZeroshotPlan, Result, bool]:
+        """Make the scores of a cell that are missing; all else as of `cell`."""
+        return self._ensured(plan_zeroshot(config), turn, is_companion)
+
+    def _ensured(self, plan: P, turn: Turn | None, is_companion: bool) -> tuple[P, Result, bool]:
         tracker = self._tracker(plan, is_companion)
         result = plan.file.read()
         if result is not None and plan.is_done(result):
             tracker.skipped(result)
             return plan, result, True
-        with _bars(config, turn) as bars:
-            # The first import of torch and transformers takes seconds: only for a cell to be done.
-            from nsvd_exp.experiment.run import run_cell
-
+        with _bars(plan.config, turn) as bars:
             work, on_wait = _Work(), _on_wait(turn)
             with closing(Observers(bars, tracker, work)) as observer:
-                result = run_cell(plan, self.session, observer, on_wait)
+                # The first import of torch and transformers takes seconds: only where work is left.
+                if isinstance(plan, CellPlan):
+                    from nsvd_exp.experiment.run import run_cell
+
+                    result = run_cell(plan, self.session, observer, on_wait)
+                else:
+                    from nsvd_exp.experiment.run_zeroshot import run_zeroshot
+
+                    result = run_zeroshot(plan, self.session, observer, on_wait)
         return plan, result, not work.is_begun
 
     def similarities(
@@ -148,16 +167,19 @@ class Jobs:
             records = run_similarities(plan, self.session, Observers(bars, work), on_wait)
         return plan, records, not work.is_begun
 
-    def _tracker(self, plan: CellPlan, is_companion: bool) -> Observer:
-        """Who follows this cell for Weights & Biases: nobody, unless `tracking.mode` says so."""
+    def _tracker(self, plan: CellPlan | ZeroshotPlan, is_companion: bool) -> Observer:
+        """Who follows this work for Weights & Biases: nobody, unless `tracking.mode` says so."""
         if plan.config.tracking.mode == "disabled":
             return Observer()
         from nsvd_exp.tracking.cell import CellTracker
+        from nsvd_exp.tracking.zeroshot import ScoresTracker
 
         if is_companion and under_agent():
             return Observer()  # an agent's run is for the cell that the agent asked for
         preset = HydraConfig.get().runtime.choices.get("experiment")
-        return CellTracker(plan, preset, self.wandb)
+        if isinstance(plan, CellPlan):
+            return CellTracker(plan, preset, self.wandb)
+        return ScoresTracker(plan, preset, self.wandb)
 
     def _cell_outcome(self, config: Config, turn: Turn | None) -> Outcome:
         plan, result, was_done = self.cell(config, turn)
@@ -168,6 +190,13 @@ class Jobs:
             for name, measured in plan.found(result).items()
         }
         return outcome("skipped" if was_done else "done", config, values, key=plan.file.key)
+
+    def _scores_outcome(self, config: Config, turn: Turn | None) -> Outcome:
+        plan, result, was_done = self.scores(config, turn)
+        values = accuracy.texts(plan.found(result))
+        if result["status"] == "failed" and not was_done:
+            return outcome("failed", config, values, result["error"]["message"])
+        return outcome("skipped" if was_done else "done", config, values)
 
     def _similarity_outcome(self, config: Config, turn: Turn | None) -> Outcome:
         plan, records, was_done = self.similarities(config, turn)
@@ -194,14 +223,7 @@ class Jobs:
             dense = dense_plan.found(dense_result)
         plan, result, was_done = self._cell_or_raise(config)
         terminal.show(terminal.cell_table(config, plan.found(result), dense))
-        if result["achieved_ratio"]:
-            achieved = result["achieved_ratio"]
-            print(
-                f"parameters removed: {achieved['layers']:.2%} of the compressed layers, "
-                f"{achieved['model']:.2%} of the model"
-            )
-        seconds = ", ".join(f"{stage} {s:.1f} s" for stage, s in result["seconds"].items())
-        print(f"{'already done' if was_done else 'done'} ({seconds}): {plan.file.path}")
+        _say_done(plan.file, result, was_done)
 
     def _cell_or_raise(
         self, config: Config, is_companion: bool = False
@@ -210,6 +232,27 @@ class Jobs:
         if result["status"] == "failed" and not was_done:
             raise NsvdError(_problem(result["error"], plan.file))
         return plan, result, was_done
+
+    def _show_scores(self, config: Config) -> None:
+        """The scores of one cell, shown beside those of the dense model.
+
+        Raises:
+            NsvdError: a task failed; what the others gave is shown all the same.
+        """
+        dense, problems = None, []
+        if config.compresses:
+            dense_plan, dense_result, was_done = self.scores(dense_of(config), is_companion=True)
+            dense = dense_plan.found(dense_result)
+            if dense_result["status"] == "failed" and not was_done:
+                problems.append(_problem(dense_result["error"], dense_plan.file))
+        plan, result, was_done = self.scores(config)
+        if result["status"] == "failed" and not was_done:
+            problems.append(_problem(result["error"], plan.file))
+        if found := plan.found(result):
+            terminal.show(accuracy.table(config, found, dense))
+        if problems:
+            raise NsvdError("\n".join(dict.fromkeys(problems)))
+        _say_done(plan.file, result, was_done)
 
     def _show_similarity(self, config: Config) -> None:
         """Similarity records, shown over their layers.
@@ -262,6 +305,17 @@ def _bars(config: Config, turn: Turn | None) -> Iterator[ProgressBars]:
 
 def _title(config: Config) -> str:
     return " ".join(filter(None, label_of(config)))
+
+
+def _say_done(file: ResultFile, result: Result, was_done: bool) -> None:
+    achieved = result["achieved_ratio"]
+    if achieved:
+        print(
+            f"parameters removed: {achieved['layers']:.2%} of the compressed layers, "
+            f"{achieved['model']:.2%} of the model"
+        )
+    seconds = ", ".join(f"{stage} {s:.1f} s" for stage, s in result["seconds"].items())
+    print(f"{'already done' if was_done else 'done'} ({seconds}): {file.path}")
 
 
 def _problem(error: dict[str, str], file: ResultFile) -> str:

@@ -22,7 +22,7 @@ from nsvd_exp.cli.arguments import (
     explain,
     normalise,
     refuse_undecodable,
-    with_one_data_dir,
+    with_lists_of_folders,
 )
 from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.outcome import Outcome
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
         more = config_dirs(given)
         # Options first: argparse takes them in front of the overrides or behind, not in between.
         given = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
-        typed = [normalise(argument, more) for argument in with_one_data_dir(given)]
+        typed = [normalise(argument, more) for argument in with_lists_of_folders(given)]
         sys.argv = ["nsvd_exp", *typed]
         entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
         entry(jobs or Jobs())()

@@ -19,12 +19,12 @@ class Outcome:
     Attributes:
         state: `done`, `skipped` (it was in the store already) or `failed`; `BUSY` where another
             process is at it, and the job comes again later.
-        measure: `perplexity` or `similarity`.
+        measure: `perplexity`, `zeroshot` or `similarity`.
         label: what the columns of its measure say.
         overrides: what the job was told, `name=value`.
-        values: by dataset, of the datasets this job asked for, as they are shown.
+        values: by dataset or task, of those that this job asked for, as they are shown.
         message: why it failed.
-        key: of the cell, where there is one.
+        key: of the cell, where its perplexities are what was asked for.
         reported_in: the `results_dir` whose report is to be made after the grid; None: no report.
     """
 

@@ -19,17 +19,19 @@ from nsvd_exp.storage.results import Result
 # Of a grid's table, by what was measured: its title, and the columns that name a job.
 TITLES = {
     "perplexity": "Perplexity",
+    "zeroshot": "Accuracy in %, ± standard error",
     "similarity": "Similarity, mean ± std over layers",
 }
 COLUMNS = {
     "perplexity": ("model", "method", "ratio", "k1"),
+    "zeroshot": ("model", "method", "ratio", "k1"),
     "similarity": ("model", "measure"),
 }
 NAMES = ("method", "measure")
 
 SHOWN_BY_COLUMNS = (
     *("model", "method", "ratio", "k1", "dataset", "experiment"),
-    *("measure", "similarity.statistic"),
+    *("measure", "similarity.statistic", "tasks"),
 )
 
 STATE_STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
@@ -78,16 +80,16 @@ def cell_table(
     values = {name: number["perplexity"] for name, number in numbers.items()}
     columns = [
         Column("dataset", [config.dataset[name].title for name in numbers]),
-        _numbers(heading, map(format_perplexity, values.values()), style="bold"),
+        number_column(heading, map(format_perplexity, values.values()), style="bold"),
     ]
     if dense is not None:
         base = {name: dense[name]["perplexity"] for name in numbers}
-        columns.insert(1, _numbers("dense", map(format_perplexity, base.values())))
+        columns.insert(1, number_column("dense", map(format_perplexity, base.values())))
         times = [format_perplexity(values[name] / base[name]) for name in numbers]
-        columns.append(_numbers("times\ndense", times))
+        columns.append(number_column("times\ndense", times))
     extents = (f"{number['windows']} x {number['length']}" for number in numbers.values())
-    extent = _numbers("windows\nx tokens", extents, style="dim")
-    return _with_or_without(f"Perplexity of {model}", columns, [extent])
+    extent = number_column("windows\nx tokens", extents, style="dim")
+    return with_or_without(f"Perplexity of {model}", columns, [extent])
 
 
 def similarity_table(config: Config, records: list[Result]) -> Forms:
@@ -97,22 +99,23 @@ def similarity_table(config: Config, records: list[Result]) -> Forms:
     columns = [Column("dataset", [dataset["title"] for dataset in datasets])]
     for name in sorted(SIMILARITY_STATISTICS, key=lambda name: name != asked):
         texts = (format_similarity(record, name) for record in records)
-        columns.append(_numbers(name, texts, style="bold" if name == asked else ""))
-    layers = _numbers("layers", (_layers(record, asked) for record in records), style="dim")
+        columns.append(number_column(name, texts, style="bold" if name == asked else ""))
+    layers = number_column("layers", (_layers(record, asked) for record in records), style="dim")
     extents = (f"{dataset['windows']} x {dataset['length']}" for dataset in datasets)
-    extent = _numbers("windows\nx tokens", extents, style="dim")
+    extent = number_column("windows\nx tokens", extents, style="dim")
     title = f"Similarity of {config.model.title}'s activations to {_calibration(records)}"
-    return _with_or_without(
+    return with_or_without(
         f"{title}, mean ± std over layers", columns[:2], [layers, extent], columns[2:]
     )
 
 
-def _numbers(heading: str, texts: Iterable[str], style: str = "") -> Column:
+def number_column(heading: str, texts: Iterable[str], style: str = "") -> Column:
+    """A column of numbers, all in one style."""
     shown = list(texts)
     return Column(heading, shown, is_number=True, styles=[style] * len(shown))
 
 
-def _with_or_without(
+def with_or_without(
     title: str, columns: list[Column], details: list[Column], others: Sequence[Column] = ()
 ) -> Forms:
     """Columns with details and others beside them, which go one by one, from the right."""
@@ -152,7 +155,7 @@ def grid_table(outcomes: list[Outcome]) -> Forms:
     names = list(dict.fromkeys(name for o in outcomes for name in o.values))
     headings = {name: name.replace("_", "\n") for name in names}
     numbers = [
-        _numbers(headings[name], (o.values.get(name, "–") for o in outcomes)) for name in names
+        number_column(headings[name], (o.values.get(name, "–") for o in outcomes)) for name in names
     ]
     # The method, or else the measure, stays: a row needs a name.
     common = {c.heading: text for c in labels if c.heading not in NAMES and (text := _common(c))}
@@ -193,7 +196,7 @@ def _transposed(labels: list[Column], names: list[str], outcomes: list[Outcome])
     columns = [Column("dataset", names)]
     for index, outcome in enumerate(outcomes):
         heading = "\n".join(c.texts[index] for c in labels)
-        columns.append(_numbers(heading, (outcome.values.get(name, "–") for name in names)))
+        columns.append(number_column(heading, (outcome.values.get(name, "–") for name in names)))
     return table_of(columns, is_tight=True)
 
 

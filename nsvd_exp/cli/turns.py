@@ -14,6 +14,7 @@ from nsvd_exp.config.schema import Config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.order import next_job, sharing_group
 from nsvd_exp.experiment.plan import plan_cell, plan_similarity
+from nsvd_exp.experiment.zeroshot import plan_zeroshot
 from nsvd_exp.progress import Pace, about
 from nsvd_exp.storage.files import held_by_another
 from nsvd_exp.storage.results import Result, ResultFile
@@ -144,8 +145,8 @@ def _planned(config: Config) -> tuple[Callable[[Result | None], bool], list[Resu
         if config.measure == "similarity":
             records = plan_similarity(config)
             return records.is_done, records.files
-        cell = plan_cell(config)
-        return cell.is_done, [cell.file]
+        plan = plan_zeroshot(config) if config.measure == "zeroshot" else plan_cell(config)
+        return plan.is_done, [plan.file]
     except Exception:  # the job itself will say why it cannot be planned
         return bool, []
 

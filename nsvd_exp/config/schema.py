@@ -32,7 +32,7 @@ SAMPLERS = ("svdllm", "tokens")
 BOS = ("first", "window")
 TRACKING_MODES = ("disabled", "offline", "online")
 KEEPS = ("none", "statistics", "bases")
-MEASURES = ("perplexity", "similarity")
+MEASURES = ("perplexity", "similarity", "zeroshot")
 MEMORY = ("auto", "resident", "streamed")
 LONGEST_TITLE = 100  # characters
 SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
@@ -224,6 +224,27 @@ class SimilarityConfig:
 
 
 @dataclass
+class ZeroshotConfig:
+    """How tasks are done (`measure=zeroshot`).
+
+    Attributes:
+        limit: the first so many documents of each task; null: all.
+        fewshot: examples in front of each document.
+        batch: requests a forward pass, or `auto`.
+    """
+
+    limit: int | None = None
+    fewshot: int = 0
+    batch: Any = "auto"
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            _require(self.limit > 0, "zeroshot.limit", self.limit, "a number > 0, or null")
+        _require(self.fewshot >= 0, "zeroshot.fewshot", self.fewshot, "a number >= 0")
+        _require_batch("zeroshot.batch", self.batch)
+
+
+@dataclass
 class CacheConfig:
     """What is kept between cells; it changes no number.
 
@@ -281,8 +302,9 @@ class Config:
     """One cell of the grid, as the user asked for it.
 
     Attributes:
-        measure: `perplexity`, a compressed cell, or `similarity`, records of the dense model's
-            activations, for which method, ratio, k1 and solver do not matter.
+        measure: `perplexity` of a compressed cell; its accuracy at tasks, `zeroshot`; or
+            `similarity`, records of the dense model's activations, for which method, ratio, k1 and
+            solver do not matter.
         ratio: fraction of the compressed weights' parameters that is removed, 0 < ratio < 1.
         k1: fraction of the rank given to the first stage, 0 < k1 <= 1; nested methods only.
         method, allocation, storage: a class and its fields, as `nsvd_exp.config.classes` builds it:
@@ -294,6 +316,9 @@ class Config:
         data_dir: a folder of local text, or a list of them, which are looked through in this order
             and, with the bundled model, before its own text.
         dataset: the evaluation sets, by name.
+        tasks: names of the lm-evaluation-harness's tasks, for `measure=zeroshot`.
+        tasks_dir: a folder of more tasks, or a list of them, which are looked through in this order
+            and before those that come with the suite and with the harness.
         report: whether a grid ends with the report (`results_dir/report`).
     """
 
@@ -305,6 +330,9 @@ class Config:
     dataset: dict[str, DatasetConfig] = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     similarity: SimilarityConfig = field(default_factory=SimilarityConfig)
+    zeroshot: ZeroshotConfig = field(default_factory=ZeroshotConfig)
+    tasks: list[str] = field(default_factory=list)
+    tasks_dir: Any = None
     measure: str = "perplexity"
     ratio: float = 0.3
     k1: float = 0.95
@@ -330,10 +358,13 @@ class Config:
         _require_one_of("memory", self.memory, MEMORY)
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
         _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
-        folders = self.data_dir if isinstance(self.data_dir, list) else [self.data_dir]
-        are_folders = bool(folders) and all(isinstance(f, str) and f for f in folders)
-        valid = self.data_dir is None or are_folders
-        _require(valid, "data_dir", self.data_dir, "a folder, or a list of folders")
+        for place, folders in (("data_dir", self.data_dir), ("tasks_dir", self.tasks_dir)):
+            given = folders if isinstance(folders, list) else [folders]
+            are_folders = bool(given) and all(isinstance(f, str) and f for f in given)
+            valid = folders is None or are_folders
+            _require(valid, place, folders, "a folder, or a list of folders")
+        named = bool(self.tasks) and all(self.tasks)
+        _require(self.measure != "zeroshot" or named, "tasks", self.tasks, "at least one task")
         _require(bool(self.dataset), "dataset", "[]", "at least one dataset")
         name = str(self.method.get("name") or "")
         legible = re.fullmatch(r"[\w.+-]+", name) is not None  # folders are called by it

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from nsvd_exp.config.schema import Config, DatasetConfig, ModelConfig
 from nsvd_exp.data.sources import DatasetSource
+from nsvd_exp.data.tasks import require_harness
 from nsvd_exp.errors import LayersError, NsvdError
 from nsvd_exp.experiment.plan import CellPlan, SimilarityPlan, plan_cell, plan_similarity
 from nsvd_exp.experiment.resolve import PlannedMeasurement, Resolved
+from nsvd_exp.experiment.zeroshot import ZeroshotPlan, plan_zeroshot
 from nsvd_exp.models.hub import ModelSource
 from nsvd_exp.storage.keys import digest
 
@@ -65,13 +67,32 @@ class Checks:
         """
         if self._is_elsewhere:
             config = dataclasses.replace(config, device="cpu")
+        if config.measure == "zeroshot":
+            self._check_zeroshot(plan_zeroshot(config))
+            return
         plan = plan_similarity(config) if config.measure == "similarity" else plan_cell(config)
         missing = _missing(plan)
         if not missing:
             return
-        _check_cache_dir(plan)
         for measurement in missing:
             self._check_text(measurement.dataset, "test", measurement.source)
+        self._check_model(plan)
+
+    def _check_zeroshot(self, plan: ZeroshotPlan) -> None:
+        if plan.is_done(plan.file.read()):
+            return
+        require_harness()
+        if plan.config.memory == "streamed":
+            raise NsvdError(
+                "measure=zeroshot needs the whole model in memory: memory=resident, in place of "
+                "memory=streamed"
+            )
+        self._check_model(plan)
+
+    def _check_model(self, plan: Resolved) -> None:
+        """Check what is needed to make the model of a plan."""
+        config = plan.config
+        _check_cache_dir(plan)
         if plan.calibration is not None:
             calibration = config.calibration
             self._check_text(calibration.dataset, calibration.split, plan.calibration.source)
@@ -109,7 +130,7 @@ class Checks:
 
         outline, config = self._outline(plan), plan.config
         reasons = dict(outline.found.refused)
-        if isinstance(plan, CellPlan):
+        if not isinstance(plan, SimilarityPlan):
             try:
                 choices = plan.choices
                 ranks_of(outline.found.layers, config.ratio, choices.allocation, choices.storage)

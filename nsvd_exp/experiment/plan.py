@@ -65,13 +65,16 @@ class CellPlan(Resolved):
         return result is not None and result["status"] != "partial" and not self.missing(result)
 
 
-def plan_cell(config: Config) -> CellPlan:
+def plan_cell(config: Config, is_measured: bool = True) -> CellPlan:
     """The cell that the user asked for. Reads files and may ask the hub; changes nothing.
+
+    Args:
+        is_measured: whether its datasets are to be there; else it has no measurements.
 
     Raises:
         NsvdError: as `resolve`.
     """
-    resolved = resolve(config)
+    resolved = resolve(config, is_measured=is_measured)
     file = cell_file(resolved.results_dir, config.method["name"], _cell_identity(resolved))
     return CellPlan(**vars(resolved), file=file)
 

@@ -23,11 +23,11 @@ from nsvd_exp.models.storage import Storage
 from nsvd_exp.storage.keys import decimal_text, digest
 
 # Raise one when the code of that stage changes a number: old results then count as missing.
-STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1}
+STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1, "zeroshot": 1}
 
 SETTINGS_WITHOUT_A_NUMBER = (
     *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
-    *("report", "measure", "similarity"),
+    *("report", "measure", "similarity", "zeroshot", "tasks", "tasks_dir"),
 )
 
 
@@ -125,11 +125,12 @@ class Resolved:
         return Path(expand_path(self.config.results_dir))
 
 
-def resolve(config: Config, calibrated: bool | None = None) -> Resolved:
+def resolve(config: Config, calibrated: bool | None = None, is_measured: bool = True) -> Resolved:
     """Resolve what the user asked for. Reads files and may ask the hub; changes nothing.
 
     Args:
         calibrated: whether it needs calibration statistics; None: as its method does.
+        is_measured: whether its datasets are to be there.
 
     Raises:
         NsvdError: model or dataset cannot be found, or a length is more than the model takes.
@@ -152,7 +153,7 @@ def resolve(config: Config, calibrated: bool | None = None) -> Resolved:
     planned = _plan_calibration(config, model, dtype) if calibrated else None
     measurements = [
         _plan_measurement(config, dataset, length, dtype, evaluation_dtype)
-        for dataset in config.dataset.values()
+        for dataset in (config.dataset.values() if is_measured else ())
     ]
     return Resolved(
         config, choices, model, device, dtype, evaluation_dtype, length, planned, measurements

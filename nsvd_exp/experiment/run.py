@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from nsvd_exp.data.tokens import Tokens
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.compressed import Compression, Table, prepared
 from nsvd_exp.experiment.plan import CellPlan
 from nsvd_exp.experiment.provenance import environment, reset_peak_memory
 from nsvd_exp.experiment.record import (
@@ -27,12 +28,9 @@ from nsvd_exp.experiment.record import (
 )
 from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
-from nsvd_exp.methods import Method
-from nsvd_exp.models.batches import memory_to
-from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replaced
-from nsvd_exp.models.loading import check_device, to_dtype
+from nsvd_exp.models.layers import replaced
+from nsvd_exp.models.loading import check_device
 from nsvd_exp.models.streamed import StreamedModel
-from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
 from nsvd_exp.pipeline.evaluate import (
     bits_per_byte,
     finite,
@@ -41,7 +39,7 @@ from nsvd_exp.pipeline.evaluate import (
     window_nll_streamed,
     word_perplexity,
 )
-from nsvd_exp.progress import Observer, Progress
+from nsvd_exp.progress import Observer
 from nsvd_exp.storage.results import Result, put_measurement
 
 log = logging.getLogger(__name__)
@@ -121,77 +119,21 @@ class _Cell:
         self.session.with_fallback(plan, lambda: self._with_model(texts))
 
     def _with_model(self, texts: Texts) -> None:
-        with self.stopwatch("load"):
-            loaded = self.session.load(self.plan)
-        method = self.plan.choices.method
-        layers: dict[str, Layer] = {}
-        compressor = None
-        if method is not None:
-            model = self.plan.config.model
-            layers = find_linears(loaded.model, model.skip, model.strict)
-            compressor = self._calibrated(method, layers)
-        if loaded.streamed is not None:
-            self._evaluate_streamed(loaded.streamed, layers, compressor, texts)
+        work = prepared(self.plan, self.session, self.observer, self.stopwatch)
+        if work.calibration is not None:
+            self.result["calibration"] = work.calibration
+        if work.loaded.streamed is not None:
+            self._evaluate_streamed(work, work.loaded.streamed, texts)
             return
-        with ExitStack() as stack:
-            if compressor is not None:
-                progress = self.observer.progress("decompose")
-                compressed, table = self._decompose(compressor, layers, "the weights", progress)
-                self._tell_layers(table, loaded.model)
-                stack.enter_context(replaced(loaded.model, compressed))
-            if self.plan.evaluation_dtype != self.plan.dtype:
-                self._cast(loaded.model, stack)
+        with work.resident() as made:
+            self._tell_layers(made.layers, made.achieved_ratio)
             for measurement in self.plan.missing(self.result):
                 with self.stopwatch("evaluate"):
-                    measured = self._evaluate(loaded.model, measurement, texts)
+                    measured = self._evaluate(made.model, measurement, texts)
                 self._keep(measured)
 
-    def _calibrated(self, method: Method, layers: dict[str, Layer]) -> Compressor:
-        """What makes low-rank layers of `layers`, with the statistics that its method needs."""
-        plan, choices = self.plan, self.plan.choices
-        ranks = ranks_of(layers, plan.config.ratio, choices.allocation, choices.storage)
-        calibration = None
-        if plan.calibration is not None:
-            with self.stopwatch("calibrate"):
-                calibration = self.session.calibration(
-                    plan, plan.calibration, layers, self.observer
-                )
-            self.result["calibration"] = calibration.record
-        return Compressor(
-            method,
-            ranks,
-            calibration,
-            choices.storage,
-            getattr(torch, plan.evaluation_dtype),
-            plan.config.solver,
-            None if plan.config.solver == "paper" else self.session.bases(plan, method),
-        )
-
-    def _decompose(
-        self,
-        compressor: Compressor,
-        layers: dict[str, Layer],
-        what: str,
-        progress: Progress | None = None,
-    ) -> tuple[dict[str, nn.Module], list[dict[str, Any]]]:
-        with self.stopwatch("decompose"), memory_to(f"decompose {what}", self.plan.device):
-            return compressor.compress(layers, progress)
-
-    def _tell_layers(self, table: list[dict[str, Any]], model: nn.Module) -> None:
-        self.result["layers"] = table
-        self.result["achieved_ratio"] = achieved_ratio(
-            table, self.plan.choices.storage, parameter_count(model)
-        )
-
-    def _cast(self, model: nn.Module, stack: ExitStack) -> None:
-        """Cast the model in place for its evaluation; undone where that loses nothing."""
-        own = getattr(torch, self.plan.dtype)
-        evaluated = getattr(torch, self.plan.evaluation_dtype)
-        if torch.finfo(evaluated).bits > torch.finfo(own).bits:
-            stack.callback(to_dtype, model, own)
-        else:
-            stack.callback(self.session.release_model)
-        to_dtype(model, evaluated)
+    def _tell_layers(self, table: Table, achieved: dict[str, float] | None) -> None:
+        self.result |= {"layers": table, "achieved_ratio": achieved}
 
     def _evaluate(
         self, model: nn.Module, measurement: PlannedMeasurement, texts: Texts
@@ -209,13 +151,7 @@ class _Cell:
         self.plan.file.write(self.result)
         self.observer.measured(measured)
 
-    def _evaluate_streamed(
-        self,
-        streamed: StreamedModel,
-        layers: dict[str, Layer],
-        compressor: Compressor | None,
-        texts: Texts,
-    ) -> None:
+    def _evaluate_streamed(self, work: Compression, streamed: StreamedModel, texts: Texts) -> None:
         """All datasets in one pass of the model, a block of which is in memory at a time."""
         parts: list[tuple[PlannedMeasurement, Tokens]] = []
         problems: list[NsvdError] = []
@@ -228,7 +164,7 @@ class _Cell:
         if parts:
             ids = torch.cat([tokens.ids for _, tokens in parts])
             seconds_before = self.stopwatch.seconds.get("evaluate", 0.0)
-            nll = self._nll_streamed(streamed, layers, compressor, ids)
+            nll = self._nll_streamed(work, streamed, ids)
             seconds = self.stopwatch.seconds["evaluate"] - seconds_before
             for measurement, tokens in parts:
                 own, nll = nll[: len(tokens.ids)], nll[len(tokens.ids) :]
@@ -242,32 +178,26 @@ class _Cell:
             raise problems[0]
 
     def _nll_streamed(
-        self,
-        streamed: StreamedModel,
-        layers: dict[str, Layer],
-        compressor: Compressor | None,
-        ids: torch.Tensor,
+        self, work: Compression, streamed: StreamedModel, ids: torch.Tensor
     ) -> list[float]:
         """nats of each window of ids (windows, length); each block is compressed on its way."""
-        decomposed = self.observer.progress("decompose") if compressor else None
+        decomposed = self.observer.progress("decompose") if work.layers else None
         rows: dict[str, dict[str, Any]] = {}
 
         def as_evaluated(index: int) -> AbstractContextManager[None]:
-            if compressor is None:
-                return nullcontext()
-            inside = streamed.block_of(index, layers)
-            compressed, table = self._decompose(compressor, inside, "a block")
+            inside = streamed.block_of(index, work.layers)
+            compressed, table = work.low_rank(inside, "a block")
             rows.update({row["name"]: row for row in table})
             if decomposed:
-                decomposed(len(rows), len(layers))
+                decomposed(len(rows), len(work.layers))
             return replaced(streamed.model, compressed)
 
         dtype, batch = getattr(torch, self.plan.evaluation_dtype), self.plan.config.evaluation.batch
         progress = self.observer.progress("evaluate")
         with self.stopwatch("evaluate"):
             nll = window_nll_streamed(streamed, ids, dtype, as_evaluated, batch, progress)
-        if compressor is not None:
-            self._tell_layers(list(rows.values()), streamed.model)
+        table = list(rows.values())
+        self._tell_layers(table, work.achieved_ratio(table))
         return nll
 
     def _measurement(

@@ -19,6 +19,7 @@ from nsvd_exp.report.model.report import SIMILARITY_TABLE, Report
 from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.render import (
+    accuracies,
     documents,
     figures,
     markup,
@@ -136,6 +137,8 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
     }
     if report.profiles:
         yield PROFILES, of_profiles[extension](report.profiles)
+    if report.accuracies:
+        yield accuracies.NAME, accuracies.texts(report.accuracies, extension)
     of_similarities: dict[str, Callable[[list[SimilarityBlock], bool], str]] = {
         "md": documents.similarity_markdown,
         "tex": documents.similarity_latex,
@@ -270,6 +273,8 @@ def log_to_wandb(
         found[PROFILES] = profile_tables.profile_records(report.profiles)
     if report.similarities:
         found[f"table{SIMILARITY_TABLE}"] = records.of_similarities(report.similarities, True)
+    if report.accuracies:
+        found[accuracies.NAME] = accuracies.records(report.accuracies)
     frames = {name: pandas.DataFrame(rows) for name, rows in found.items()}
     images = [path for path in written if path.suffix == ".png"]
     page = next(path for path in written if path.name == INDEX)

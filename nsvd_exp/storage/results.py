@@ -1,5 +1,7 @@
 """Results on disk: one folder for each cell or similarity record, with its `result.json`.
 
+Beside a cell's perplexities stand its scores at tasks, in a file of their own (`SCORES`).
+
 A cell is `done`, `failed` or `missing`. Its `result.json` is replaced as a whole after every
 dataset, so that it is never half-written and nothing that was measured is lost. Until the cell ends
 its status is `partial`, which counts as missing but keeps what was measured. `docs/stored-files.md`
@@ -12,7 +14,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +27,36 @@ from nsvd_exp.storage.files import (
     write_atomically,
 )
 from nsvd_exp.storage.keys import digest
+from nsvd_exp.storage.scores import check_scores
 from nsvd_exp.storage.temporary import remove_dead, temporaries_in
-from nsvd_exp.storage.validity import Kind, VersionError, parsed, sealed
+from nsvd_exp.storage.validity import Kind, VersionError, check_measurements, parsed, sealed
 from nsvd_exp.storage.validity import Result as Result
 
 # Version 1 had no checksum. What it holds is read as it is, and is of version 2 when it is written.
 RESULT_VERSION = 2
 SIMILARITY_VERSION = 2
+SCORES_VERSION = 1
 
-_COMMON = {"status": str, "key": str, "identity": dict, "layers": list, "created": str}
-_OF_CELL = {"method": str, "datasets": dict, "earlier": list}
-CELL = Kind("cells", RESULT_VERSION, (1,), _COMMON | _OF_CELL)
-_OF_SIMILARITY = {"dataset": dict, "statistics": list}
+_COMMON = {"status": str, "key": str, "identity": dict, "created": str}
+_OF_CELL = {"method": str, "layers": list, "datasets": dict, "earlier": list}
+CELL = Kind("cells", RESULT_VERSION, (1,), _COMMON | _OF_CELL, check=check_measurements)
+_OF_SIMILARITY = {"dataset": dict, "statistics": list, "layers": list}
 SIMILARITY = Kind("similarities", SIMILARITY_VERSION, (1,), _COMMON | _OF_SIMILARITY)
 # What is measured of a model beside its perplexity: `subject` is the name of its cell's folder, or
 # of the folder that it was saved to.
 _OF_SUBJECT = {"status": str, "key": str, "identity": dict, "created": str, "subject": str}
 PROFILE = Kind("profiles", 1, (), _OF_SUBJECT | {"dense": dict, "compressed": dict})
 CONTINUATIONS = Kind("continuations", 1, (), _OF_SUBJECT | {"texts": list})
+_OF_SCORES = {"method": str, "tasks": dict, "earlier": list}
+SCORES = Kind(
+    "cells", SCORES_VERSION, (), _COMMON | _OF_SCORES, file="zeroshot.json", check=check_scores
+)
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A stored result: of one cell, or a record of another kind, in a folder of its own.
+    """A stored result in a folder of its own: of one cell, or a record of another kind; or the
+    scores of a cell, in its folder.
 
     Attributes:
         identity: what the cell's key is made of.
@@ -67,7 +76,7 @@ class ResultFile:
     @property
     def path(self) -> Path:
         """The file of the result."""
-        return self.folder / "result.json"
+        return self.folder / self.kind.file
 
     def read(self) -> Result | None:
         """The stored result, or None where there is none. Tidies up after dead processes.
@@ -76,7 +85,7 @@ class ResultFile:
             NsvdError: as `read_result`, or the file holds another result.
         """
         remove_dead(temporaries_in(self.folder))
-        if not _may_hold_result(self.folder):
+        if not _may_be_there(self.path):
             return None
         result = read_result(self.path, self.kind)
         if result["key"] != self.key:
@@ -124,6 +133,11 @@ def cell_file(results_dir: Path, method: str, identity: dict[str, Any]) -> Resul
     return ResultFile(identity, results_dir / CELL.folder / name)
 
 
+def scores_file(cell: ResultFile) -> ResultFile:
+    """The scores of a cell at tasks, which have its key and stand in its folder."""
+    return replace(cell, kind=SCORES)
+
+
 def similarity_file(results_dir: Path, dataset: str, identity: dict[str, Any]) -> ResultFile:
     """The similarity record of `identity` in the store at `results_dir`; creates nothing.
 
@@ -165,7 +179,7 @@ def _subject_folder(subject: str, identity: dict[str, Any]) -> str:
 
 
 def read_result(path: Path, kind: Kind = CELL) -> Result:
-    """One `result.json`, which stands in the folder that it belongs in.
+    """One stored result, which stands in the folder that it belongs in.
 
     Raises:
         NsvdError: the file cannot be read or is damaged, is of a version this program does not
@@ -194,7 +208,7 @@ def read_result(path: Path, kind: Kind = CELL) -> Result:
 
 def _folder_of(result: Result, kind: Kind) -> str:
     """The name of the folder that a stored result belongs in."""
-    if kind is CELL:
+    if kind.folder == CELL.folder:
         return _cell_folder(result["method"], result["identity"])
     if kind in (PROFILE, CONTINUATIONS):
         return _subject_folder(result["subject"], result["identity"])
@@ -207,20 +221,16 @@ def _short(error: Exception) -> str:
 
 def read_all(results_dir: Path) -> Iterator[Result]:
     """Every stored cell under `results_dir`, in the order of the folders' names."""
-    return _read_kind(results_dir, CELL)
+    return read_records(results_dir, CELL)
 
 
 def read_similarities(results_dir: Path) -> Iterator[Result]:
     """Every stored similarity record under `results_dir`, in the order of the folders' names."""
-    return _read_kind(results_dir, SIMILARITY)
+    return read_records(results_dir, SIMILARITY)
 
 
 def read_records(results_dir: Path, kind: Kind) -> Iterator[Result]:
     """Every record of this kind under `results_dir`, in the order of the folders' names."""
-    return _read_kind(results_dir, kind)
-
-
-def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
     for path in result_paths(results_dir, kind):
         yield read_result(path, kind)
 
@@ -238,13 +248,14 @@ def result_paths(results_dir: Path, kind: Kind) -> list[Path]:
         return []
     except OSError as error:
         raise NsvdError(f"{parent} cannot be read: {error.strerror}") from None
-    return [folder / "result.json" for folder in folders if _may_hold_result(folder)]
+    paths = [folder / kind.file for folder in folders]
+    return [path for path in paths if _may_be_there(path)]
 
 
-def _may_hold_result(folder: Path) -> bool:
-    """Whether there is a result in the folder, or no telling."""
+def _may_be_there(path: Path) -> bool:
+    """Whether there is a result at this path, or no telling."""
     try:
-        os.lstat(folder / "result.json")
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:  # whoever reads it says what is the matter

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,19 +35,23 @@ class VersionError(DamagedError):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of result: cells, or similarity records.
+    """A kind of result: cells, similarity records, or a cell's scores at tasks.
 
     Attributes:
         folder: under `results_dir`, where results of this kind are.
         version: of the fields of `result.json`, as they are written.
         unsealed: the versions of earlier programs, which wrote no checksum.
         fields: those without which a file is damaged, and their types in JSON.
+        file: its name, in a folder of its own or in that of a cell.
+        check: raises DamagedError where the numbers in a result do not fit together.
     """
 
     folder: str
     version: int
     unsealed: tuple[int, ...]
     fields: Mapping[str, type]
+    file: str = "result.json"
+    check: Callable[[Result], None] = lambda result: None
 
 
 def sealed(result: Result) -> bytes:
@@ -100,7 +104,7 @@ def _checked(content: bytes, kind: Kind) -> Result:
         raise DamagedError(f"its status is {result['status']!r}")
     if digest(result["identity"]) != result["key"]:
         raise DamagedError("its key is not that of its identity")
-    _check_measurements(result)
+    kind.check(result)
     return result
 
 
@@ -108,12 +112,12 @@ def _refuse_constant(name: str) -> None:
     raise DamagedError(f"it holds {name}")
 
 
-def _check_measurements(result: Result) -> None:
-    """Refuse a perplexity that is not the one of its losses; a similarity record has none."""
-    for name, measured in result.get("datasets", {}).items():
+def check_measurements(result: Result) -> None:
+    """Refuse a perplexity that is not the one of its losses."""
+    for name, measured in result["datasets"].items():
         if measured["dataset"] != name:
             raise DamagedError(f"under {name} stands a measurement of {measured['dataset']}")
-    for measured in (*result.get("datasets", {}).values(), *result.get("earlier", [])):
+    for measured in (*result["datasets"].values(), *result["earlier"]):
         problem = problem_of(measured)
         if problem:
             raise DamagedError(f"{measured['dataset']}: {problem}")

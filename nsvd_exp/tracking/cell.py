@@ -19,6 +19,7 @@ from nsvd_exp.experiment.improvement import average_improvement, calibration_set
 from nsvd_exp.experiment.plan import CellPlan, dense_of, plan_cell, reference_of
 from nsvd_exp.experiment.resolve import public_config
 from nsvd_exp.experiment.wording import label_of
+from nsvd_exp.experiment.zeroshot import ZeroshotPlan
 from nsvd_exp.progress import Observer, Progress
 from nsvd_exp.storage.results import Result
 from nsvd_exp.tracking.session import Run, WandbSession, under_agent
@@ -28,7 +29,7 @@ SECONDS_BETWEEN_POINTS = 1.0
 LONGEST_TAG = 64  # W&B refuses longer ones
 
 # What the charts of many runs are about: the names in a summary begin with one of these.
-RESULTS = ("perplexity/", "times_dense/", "average_")
+RESULTS = ("perplexity/", "times_dense/", "average_", "accuracy/", "accuracy_over_dense/")
 
 LAYER_CURVES = ("activation_loss", "weight_loss", "discarded_energy")
 
@@ -44,7 +45,7 @@ class CellTracker(Observer):
 
     def __init__(
         self,
-        plan: CellPlan,
+        plan: CellPlan | ZeroshotPlan,
         preset: str | None,
         session: WandbSession,
         clock: Callable[[], float] = time.monotonic,
@@ -86,14 +87,18 @@ class CellTracker(Observer):
     def finished(self, result: Mapping[str, Any]) -> None:
         if self._run is None:
             return
-        summary = summary_of(result) | _beside_dense(self._plan, result)
-        improvement = _average_improvement(self._plan, dict(result))
-        if improvement is not None:
-            summary["average_improvement"] = improvement
-        self._tell(lambda run: _log_layers(run, result["layers"]))
+        summary = self._summary(result)
+        self._tell(lambda run: _log_layers(run, result.get("layers", [])))
         self._tell(lambda run: run.log(_point(result, summary)))
         self._tell(lambda run: run.summary.update(summary))
         self._end(exit_code=int(result["status"] != "done"))
+
+    def _summary(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """What the run's summary says of a result."""
+        assert isinstance(self._plan, CellPlan)
+        summary = summary_of(result) | _beside_dense(self._plan, result)
+        improvement = _average_improvement(self._plan, dict(result))
+        return summary if improvement is None else summary | {"average_improvement": improvement}
 
     def close(self) -> None:
         self._end(exit_code=1)
@@ -143,8 +148,9 @@ class CellTracker(Observer):
 def summary_of(result: Mapping[str, Any]) -> dict[str, Any]:
     """A stored result by the flat names of a run's summary; what is missing has no name."""
     seconds = result["seconds"]
+    datasets = result.get("datasets", {})  # scores at tasks have none
     groups = {
-        "perplexity": {name: n["perplexity"] for name, n in result["datasets"].items()},
+        "perplexity": {name: n["perplexity"] for name, n in datasets.items()},
         "achieved_ratio": result["achieved_ratio"] or {},
         "seconds": {**seconds, "total": round(sum(seconds.values()), 3)},
         "peak_memory": result["peak_memory"] or {},

@@ -24,8 +24,8 @@ LAYER_LOSSES = {
 def dashboard(
     project: str, entity: str, tables: Sequence[str] = (), figures: Sequence[str] = ()
 ) -> Any:
-    """Perplexity, and times the dense model's, against ratio by method; k1 sensitivity, layers; the
-    report's tables and figures.
+    """Perplexity, and times the dense model's, against ratio by method; k1 sensitivity, accuracy
+    at tasks, layers; the report's tables and figures.
 
     A line is the mean over the runs of a method, and its band is their range: to tell models apart,
     filter the runs by model.
@@ -66,6 +66,10 @@ def dashboard(
             lines(name, "ratio", f"times_dense/{name}", True) for name in group_choices("dataset")
         ],
         "k1 sensitivity": against("k1"),
+        "Accuracy at tasks, against ratio": [
+            lines("mean accuracy", "ratio", "accuracy/mean", False),
+            lines("over dense", "ratio", "accuracy_over_dense/mean", False),
+        ],
         "Layers": [
             lines(title, "layer/index", f"layer/{name}", False)
             for name, title in LAYER_LOSSES.items()

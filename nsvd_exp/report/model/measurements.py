@@ -1,4 +1,4 @@
-"""What a `results_dir` holds: its cells, their measurements, and its similarity records."""
+"""What a `results_dir` holds: cells, their measurements and scores, and similarity records."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from nsvd_exp.config.schema import shown
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.model import profiles
+from nsvd_exp.report.model.accuracies import scores_of
 from nsvd_exp.report.model.agreement import (
     Agreement,
     cell_agreement,
@@ -21,7 +22,15 @@ from nsvd_exp.report.model.agreement import (
 )
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.keys import digest
-from nsvd_exp.storage.results import CELL, PROFILE, SIMILARITY, Result, read_result, result_paths
+from nsvd_exp.storage.results import (
+    CELL,
+    PROFILE,
+    SCORES,
+    SIMILARITY,
+    Result,
+    read_result,
+    result_paths,
+)
 
 HASH_DIGITS = 8
 LONGEST_MESSAGE = 1000
@@ -74,6 +83,7 @@ class Contents:
     Attributes:
         similarities: the similarity records that have layers.
         profiles: of size and speed.
+        scores: those of cells at tasks.
         problems: one message for each file that cannot be used.
     """
 
@@ -81,6 +91,7 @@ class Contents:
     measurements: list[Measurement] = field(default_factory=list)
     similarities: list[Result] = field(default_factory=list)
     profiles: list[Result] = field(default_factory=list)
+    scores: list[Result] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @cached_property
@@ -108,15 +119,16 @@ class Contents:
 
     @cached_property
     def _keyed(self) -> list[tuple[str, Result]]:
-        """Every cell and record with the `model_key` of its model, the cells first."""
-        return [(model_key(result), result) for result in (*self.cells, *self.similarities)]
+        """Every stored result with the `model_key` of its model, the cells first."""
+        results = (*self.cells, *self.similarities, *self.scores)
+        return [(model_key(result), result) for result in results]
 
     def by_model(self) -> dict[str, Contents]:
         """What is stored of each model, by its label."""
         found = {key: Contents() for key in self.labels}
-        for place, (key, result) in enumerate(self._keyed):
-            of_model = found[key]
-            (of_model.cells if place < len(self.cells) else of_model.similarities).append(result)
+        for kind in ("cells", "similarities", "scores"):
+            for result in getattr(self, kind):
+                getattr(found[model_key(result)], kind).append(result)
         for measurement in self.measurements:
             found[measurement.model].measurements.append(measurement)
         return {self.labels[key]: contents for key, contents in found.items()}
@@ -136,7 +148,7 @@ def _short_hash(key: str, result: Result) -> str:
 def read_contents(results_dir: Path) -> Contents:
     """Read everything under `results_dir`; what cannot be read becomes a message in `problems`."""
     contents = Contents()
-    for kind in (CELL, SIMILARITY, PROFILE):
+    for kind in (CELL, SIMILARITY, PROFILE, SCORES):
         for path in result_paths(results_dir, kind):
             try:
                 result = read_result(path, kind)
@@ -147,6 +159,9 @@ def read_contents(results_dir: Path) -> Contents:
                 elif kind is PROFILE:
                     profiles.check(result)
                     contents.profiles.append(result)
+                elif kind is SCORES:
+                    scores_of(result)  # raises if a score lacks a field
+                    contents.scores.append(result)
                 elif result["layers"]:
                     similarity_agreement(result)  # raises if the record lacks a field
                     contents.similarities.append(result)

@@ -11,7 +11,8 @@ from pathlib import Path
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import shown
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.report.model import gaps, profiles, results, similarities, tables
+from nsvd_exp.report.model import accuracies, gaps, profiles, results, similarities, tables
+from nsvd_exp.report.model.accuracies import AccuracyBlock
 from nsvd_exp.report.model.gaps import Gap
 from nsvd_exp.report.model.measurements import Contents, read_contents
 from nsvd_exp.report.model.paper import LAYOUTS
@@ -35,6 +36,7 @@ class Report:
             asked for and have a block.
         profiles: size and speed of compressed models, by model and machine.
         similarities: laid out like Table 2, and Figure 1; empty where they are not asked for.
+        accuracies: at tasks, by model and setting.
         gaps: what is missing, and the commands that fill it.
         problems: one message for each file that could not be read.
     """
@@ -44,6 +46,7 @@ class Report:
     tables: dict[int, list[Block]]
     similarities: list[SimilarityBlock]
     profiles: list[ProfileGroup]
+    accuracies: list[AccuracyBlock]
     gaps: list[Gap]
     problems: list[str]
 
@@ -55,7 +58,7 @@ class Report:
     @property
     def models(self) -> list[str]:
         """What its models are called."""
-        parts = (self.groups, self.similarities, self.profiles)
+        parts = (self.groups, self.similarities, self.profiles, self.accuracies)
         return list(dict.fromkeys(one.model for part in parts for one in part))
 
 
@@ -122,4 +125,5 @@ def gather(results_dir: str, numbers: Collection[int] = TABLES, model: str | Non
     alike = similarities.build(by_model) if SIMILARITY_TABLE in numbers else []
     missing = gaps.gaps_of((block for blocks in layouts.values() for block in blocks), results_dir)
     missing += gaps.similarity_gaps(alike, results_dir)
-    return Report(results_dir, groups, layouts, alike, profiled, missing, contents.problems)
+    scored = accuracies.build({name: own.scores for name, own in by_model.items()})
+    return Report(results_dir, groups, layouts, alike, profiled, scored, missing, contents.problems)

@@ -19,6 +19,7 @@ from nsvd_exp.report.model.headline import MEASURES
 from nsvd_exp.report.model.intervals import FEWEST_WINDOWS, Interval
 from nsvd_exp.report.model.report import Report
 from nsvd_exp.report.model.results import columns_of
+from nsvd_exp.report.render import accuracies
 from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.page_details import Details
 from nsvd_exp.report.render.page_views import protocol, result_rows, similarity_view, view_of
@@ -85,6 +86,12 @@ def page_text(
             similarities=[similarity_view(block, details) for block in report.similarities],
             papers_similarities=paper.similarities(),
             similarity_model=paper.SIMILARITY_MODEL,
+            accuracies=[
+                (block, accuracies.table_of([block], accuracies.HTML))
+                for block in report.accuracies
+            ],
+            accuracy_title=accuracies.TITLE,
+            accuracy_legend=accuracies.LEGEND,
             drawings=[(d, _layers(d, f"f{number}")) for number, d in enumerate(drawings)],
             undrawn=undrawn,
             has_paper=bool(report.numbers) or any(d.svg_with_paper for d in drawings),
