@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before any library reads them: a missing name fails at once, in place of after retries.
@@ -18,12 +18,21 @@ import pytest
 from helpers.models import make_model
 from helpers.texts import make_tokenizer, words
 
+from nsvd_exp.models.hub import hub_commit
+
 
 @pytest.fixture(autouse=True, scope="module")
 def imports_are_no_garbage() -> None:
     """A full collection, as each released model is followed by, looks at no imported module."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def hub_is_forgotten() -> Iterator[None]:
+    """What one test's hub said of a revision is not what another's says."""
+    yield
+    hub_commit.cache_clear()
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from nsvd_exp.models.hub import hub_commit
-
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 AddToHub = Callable[..., Path]
@@ -18,7 +16,6 @@ AddToHub = Callable[..., Path]
 def empty_hub_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> AddToHub:
     """Puts a repository into the hub cache at `cache`: `add(name, {file: content})`."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    hub_commit.cache_clear()
 
     def add(
         name: str, files: dict[str, bytes], kind: str = "model", reference: str = "main"
