@@ -20,7 +20,7 @@ from nsvd_exp.errors import NsvdError, unknown_name
 # What a user types, and the group of conf/ that it names.
 ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
 PATH_SETTINGS = (
-    *("data_dir", "results_dir", "cache_dir", "tracking.dir"),
+    *("data_dir", "results_dir", "cache_dir", "tracking.dir", "export"),
     *("model.name", "calibration.tokenizer"),
 )
 SINGLE_CHOICES = (

@@ -27,7 +27,7 @@ STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1
 
 SETTINGS_WITHOUT_A_NUMBER = (
     *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
-    *("report", "measure", "similarity"),
+    *("report", "measure", "similarity", "export", "export_format", "generate"),
 )
 
 

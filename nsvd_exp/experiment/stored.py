@@ -95,8 +95,9 @@ def stored_cell(cell: str, place: Place, is_measured: bool = True) -> StoredCell
 def _path_of(cell: str, results_dir: Path) -> Path:
     """The `result.json` of a cell, however it is named."""
     given = Path(expand_path(cell))
-    if (given / "result.json").is_file():
-        return given / "result.json"
+    for path in (given / "result.json", given):
+        if path.name == "result.json" and path.is_file():
+            return path
     paths = result_paths(results_dir, CELL)
     found = [path for path in paths if path.parent.name == cell]
     if not found and re.fullmatch(r"[0-9a-f]+", cell):

@@ -93,7 +93,7 @@ def _checked_model(
 ) -> transformers.PreTrainedModel:
     """The model in eval mode, its checkpoint checked against the architecture."""
     _check_checkpoint(source, config)
-    with _quiet():
+    with quiet():
         model, info = _from_pretrained(
             transformers.AutoModelForCausalLM,
             source,
@@ -104,7 +104,7 @@ def _checked_model(
             ignore_mismatched_sizes=True,  # they stand in the info then, and are an error below
             **placement,
         )
-    _check_loaded(config.name, info)
+    check_loaded(config.name, info)
     # A model made from a config is in training mode; one that is loaded is not. Say so either way.
     return model.eval()
 
@@ -118,7 +118,7 @@ def load_empty(source: ModelSource, config: ModelConfig) -> transformers.PreTrai
     """
     _check_checkpoint(source, config)
     auto = transformers.AutoModelForCausalLM
-    with _quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         own = _from_pretrained(transformers.AutoConfig, source, config)
         try:
             model = auto.from_config(
@@ -137,7 +137,7 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
     Raises:
         NsvdError: its files are missing or cannot be read.
     """
-    with _quiet():
+    with quiet():
         tokenizer = _from_pretrained(transformers.AutoTokenizer, source, config, **config.tokenizer)
     # Where its files are missing, transformers makes many a tokenizer of its special tokens alone.
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
@@ -229,8 +229,18 @@ def _check_weights(folder: Path, config: ModelConfig) -> None:
         )
 
 
-def _check_loaded(name: str, info: dict[str, Any]) -> None:
-    """transformers fills what a checkpoint lacks with random numbers, and only prints about it."""
+def check_loaded(name: str, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that does not match its architecture.
+
+    transformers fills what a checkpoint lacks with random numbers, and only prints about it.
+
+    Args:
+        name: of the model, for messages.
+        info: that `from_pretrained` gives with `output_loading_info`.
+
+    Raises:
+        NsvdError: weights are missing, unexpected or of another shape.
+    """
     unexpected = [key for key in info["unexpected_keys"] if not key.endswith(RECOMPUTED)]
     mismatched = [
         f"{key} ({tuple(found)}, where {tuple(expected)} belongs)"
@@ -247,7 +257,7 @@ def _check_loaded(name: str, info: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without load report and progress bar: what matters of them is checked and raised."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()

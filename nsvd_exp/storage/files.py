@@ -202,6 +202,10 @@ class ScratchFolder:
             handle = lock_in(self.path)
         self._release = weakref.finalize(self, os.close, handle)
 
+    def remove(self) -> None:
+        """Remove it now."""
+        self._folder.cleanup()
+
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where the file is damaged, or something else."""

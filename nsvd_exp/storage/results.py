@@ -38,16 +38,21 @@ _OF_CELL = {"method": str, "datasets": dict, "earlier": list}
 CELL = Kind("cells", RESULT_VERSION, (1,), _COMMON | _OF_CELL)
 _OF_SIMILARITY = {"dataset": dict, "statistics": list}
 SIMILARITY = Kind("similarities", SIMILARITY_VERSION, (1,), _COMMON | _OF_SIMILARITY)
+# What is measured of a model beside its perplexity: `subject` is the name of its cell's folder, or
+# of the folder that it was saved to.
+_OF_SUBJECT = {"status": str, "key": str, "identity": dict, "created": str, "subject": str}
+PROFILE = Kind("profiles", 1, (), _OF_SUBJECT | {"dense": dict, "compressed": dict})
+CONTINUATIONS = Kind("continuations", 1, (), _OF_SUBJECT | {"texts": list})
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """The stored result of one cell, or of one similarity record, in a folder of its own.
+    """A stored result: of one cell, or a record of another kind, in a folder of its own.
 
     Attributes:
         identity: what the cell's key is made of.
-        folder: `results_dir/cells/<method>-<ratio>-<k1>-<16 digits of the key>`, or
-            `results_dir/similarities/<dataset>-<16 digits of the key>`.
+        folder: `results_dir/cells/<method>-<ratio>-<k1>-<16 digits of the key>`; of other kinds
+            `results_dir/<kind>/<dataset or subject>-<16 digits of the key>`.
     """
 
     identity: dict[str, Any]
@@ -129,6 +134,19 @@ def similarity_file(results_dir: Path, dataset: str, identity: dict[str, Any]) -
     return ResultFile(identity, results_dir / SIMILARITY.folder / name, SIMILARITY)
 
 
+def subject_file(
+    results_dir: Path, kind: Kind, subject: str, identity: dict[str, Any]
+) -> ResultFile:
+    """The record of this kind on a subject in the store at `results_dir`; creates nothing.
+
+    Raises:
+        NsvdError: the subject's name cannot be part of a path.
+    """
+    return ResultFile(
+        identity, results_dir / kind.folder / _subject_folder(subject, identity), kind
+    )
+
+
 def _cell_folder(method: str, identity: dict[str, Any]) -> str:
     numbers = (identity.get("ratio"), (identity["method"] or {}).get("k1"))
     parts = (path_component("method", method), *filter(None, numbers), digest(identity)[:16])
@@ -140,6 +158,10 @@ def _cell_folder(method: str, identity: dict[str, Any]) -> str:
 
 def _similarity_folder(dataset: str, identity: dict[str, Any]) -> str:
     return f"{path_component('dataset', dataset)}-{digest(identity)[:16]}"
+
+
+def _subject_folder(subject: str, identity: dict[str, Any]) -> str:
+    return f"{path_component('folder', subject)}-{digest(identity)[:16]}"
 
 
 def read_result(path: Path, kind: Kind = CELL) -> Result:
@@ -174,6 +196,8 @@ def _folder_of(result: Result, kind: Kind) -> str:
     """The name of the folder that a stored result belongs in."""
     if kind is CELL:
         return _cell_folder(result["method"], result["identity"])
+    if kind in (PROFILE, CONTINUATIONS):
+        return _subject_folder(result["subject"], result["identity"])
     return _similarity_folder(result["dataset"]["name"], result["identity"])
 
 
@@ -189,6 +213,11 @@ def read_all(results_dir: Path) -> Iterator[Result]:
 def read_similarities(results_dir: Path) -> Iterator[Result]:
     """Every stored similarity record under `results_dir`, in the order of the folders' names."""
     return _read_kind(results_dir, SIMILARITY)
+
+
+def read_records(results_dir: Path, kind: Kind) -> Iterator[Result]:
+    """Every record of this kind under `results_dir`, in the order of the folders' names."""
+    return _read_kind(results_dir, kind)
 
 
 def _read_kind(results_dir: Path, kind: Kind) -> Iterator[Result]:
