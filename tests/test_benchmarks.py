@@ -16,6 +16,7 @@ from typing import Any
 import gpu as gpu_benchmark
 import grid as grid_benchmark
 import made
+import products
 import pytest
 import torch
 from helpers.command_line import REPOSITORY, Capture
@@ -136,6 +137,32 @@ def test_a_model_folder_without_weights_gets_random_ones(tmp_path: Path) -> None
     script("random_weights.py", *settings, "report=false", f"results_dir={tmp_path / 'results'}")
     (result,) = made.check(read_all(tmp_path / "results"))
     assert result["method"] == "asvd_i"
+
+
+@pytest.mark.slow
+def test_thin_products_are_timed_against_a_wide_one(tmp_path: Path) -> None:
+    products.main(["--quick", "--out", str(tmp_path)])
+    record = kept(tmp_path)
+    assert len(record["points"]) == 2 * len(products.REMOVED)
+    for point in record["points"]:
+        m, n, k = point["m"], point["n"], point["k"]
+        most = (100 - point["removed"]) * m * n // 100  # numbers that may be kept
+        assert k * (m + n) <= most < (k + 1) * (m + n)
+        assert 0 < point["low"] <= point["times"] <= point["high"]
+
+
+def at(removed: int, times: float) -> products.Point:
+    return products.Point(4, 4, 1, removed, 1, 1.0, 1.0, times, times, times)
+
+
+def test_low_rank_is_faster_from_where_it_crosses_the_dense_layer_last() -> None:
+    for points, expected in (
+        ([(10, 1.1), (20, 1.2)], 0.0),
+        ([(10, 0.5), (20, 0.9)], None),
+        ([(10, 0.5), (20, 1.5)], 15.0),
+        ([(10, 1.1), (20, 0.75), (40, 1.25), (50, 2.0)], 30.0),
+    ):
+        assert products.break_even([at(*point) for point in points]) == expected
 
 
 def run_of(seconds: float, *cells: dict[str, float], peak: int = 0, written: int = 0) -> Run:

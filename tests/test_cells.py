@@ -111,6 +111,7 @@ UNKEYED = [
     *("dataset.ptb.title=other", "calibration.dataset.title=other"),
     *("calibration.tokenizer_revision=v2", "dtype=float32", "ratio=0.30", "k1=9.5e-1"),
     *("memory=streamed", "memory=resident", "method.name=other", "method.title=Other"),
+    *("export=/elsewhere", "export_format=dense", "generate=true"),
     *("method.order=7", "method.plot.color=red", "+method.version=1", "+storage.name=other"),
     *("method.k1=0.95", "method.first=nsvd_exp.methods.asvd.CholeskyASVD"),
 ]

@@ -77,7 +77,8 @@ def test_a_cell_is_named_by_key_folder_or_path(settings: Settings) -> None:
         assert stored_cell(name, place(arguments)).result == result
         with pytest.raises(NsvdError, match=f"no cell '{name}' among the 0"):
             stored_cell(name, elsewhere)
-    assert stored_cell(str(folder), elsewhere).result == result  # the path says which store
+    for path in (folder, folder / "result.json"):  # which says which store
+        assert stored_cell(str(path), elsewhere).result == result
     with pytest.raises(NsvdError, match="no cell 'zebra' among the 1"):
         stored_cell("zebra", place(arguments))
     with pytest.raises(NsvdError, match="no cell"):

@@ -21,7 +21,7 @@ from nsvd_exp.storage.files import path_component
 # What a user types, and the group of conf/ that it names.
 ALIASES = {"datasets": "dataset", "calibration.dataset": "dataset@calibration.dataset"}
 PATH_SETTINGS = (
-    *("data_dir", "tasks_dir", "results_dir", "cache_dir", "tracking.dir"),
+    *("data_dir", "tasks_dir", "results_dir", "cache_dir", "tracking.dir", "export"),
     *("model.name", "calibration.tokenizer"),
 )
 LISTS_OF_FOLDERS = ("data_dir", "tasks_dir")

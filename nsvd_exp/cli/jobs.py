@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nsvd_exp.cli import accuracy, terminal
+from nsvd_exp.cli.export import export, export_folder, summary
+from nsvd_exp.cli.generate import show_stored
 from nsvd_exp.cli.outcome import BUSY, Outcome, outcome
 from nsvd_exp.cli.turns import Turn
 from nsvd_exp.config.files import register
@@ -181,10 +184,26 @@ class Jobs:
             return CellTracker(plan, preset, self.wandb)
         return ScoresTracker(plan, preset, self.wandb)
 
+    def _exported(self, plan: CellPlan, result: Result, folder: Path) -> str:
+        """Put the model of a cell that is done into a folder; one line on it."""
+        return summary(export(plan, result, self.session, folder, plan.config.export_format))
+
+    def _continue_prompts(self, plan: CellPlan) -> None:
+        """Store what a cell's model makes of the fixed prompts, where that is asked for."""
+        if not plan.config.generate:
+            return
+        from nsvd_exp.experiment.continuations import run_continuations
+
+        run_continuations(plan, self.session)
+
     def _cell_outcome(self, config: Config, turn: Turn | None) -> Outcome:
+        folder = export_folder(config, is_grid=True)
         plan, result, was_done = self.cell(config, turn)
         if result["status"] == "failed" and not was_done:
             return outcome("failed", config, message=result["error"]["message"])
+        if folder is not None:
+            log.info("%s", self._exported(plan, result, folder))
+        self._continue_prompts(plan)
         values = {
             name: format_perplexity(measured["perplexity"])
             for name, measured in plan.found(result).items()
@@ -217,13 +236,18 @@ class Jobs:
         Raises:
             NsvdError: the cell, or the dense one, failed.
         """
-        dense = None
+        dense, folder = None, export_folder(config, is_grid=False)
         if config.compresses:
             dense_plan, dense_result, _ = self._cell_or_raise(dense_of(config), is_companion=True)
             dense = dense_plan.found(dense_result)
         plan, result, was_done = self._cell_or_raise(config)
         terminal.show(terminal.cell_table(config, plan.found(result), dense))
         _say_done(plan.file, result, was_done)
+        if folder is not None:
+            print(self._exported(plan, result, folder))
+        if config.generate:
+            print()
+            show_stored([dense_plan, plan] if config.compresses else [plan])
 
     def _cell_or_raise(
         self, config: Config, is_companion: bool = False
@@ -231,6 +255,7 @@ class Jobs:
         plan, result, was_done = self.cell(config, is_companion=is_companion)
         if result["status"] == "failed" and not was_done:
             raise NsvdError(_problem(result["error"], plan.file))
+        self._continue_prompts(plan)
         return plan, result, was_done
 
     def _show_scores(self, config: Config) -> None:

@@ -34,6 +34,7 @@ TRACKING_MODES = ("disabled", "offline", "online")
 KEEPS = ("none", "statistics", "bases")
 MEASURES = ("perplexity", "similarity", "zeroshot")
 MEMORY = ("auto", "resident", "streamed")
+EXPORT_FORMATS = ("factors", "dense")
 LONGEST_TITLE = 100  # characters
 SIMILARITY_STATISTICS = ("mean", "abs_mean", "gram")
 
@@ -320,6 +321,10 @@ class Config:
         tasks_dir: a folder of more tasks, or a list of them, which are looked through in this order
             and before those that come with the suite and with the harness.
         report: whether a grid ends with the report (`results_dir/report`).
+        export: a folder for the compressed model itself; a grid puts a folder for each cell into
+            it. null: none.
+        export_format: `factors`, or `dense` for ordinary weights.
+        generate: whether a cell also continues three fixed prompts, which the store keeps.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -346,6 +351,9 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     report: bool = True
+    export: str | None = None
+    export_format: str = "factors"
+    generate: bool = False
 
     def __post_init__(self) -> None:
         self.ratio, self.k1 = as_typed(self.ratio), as_typed(self.k1)
@@ -356,6 +364,13 @@ class Config:
         _require_one_of("solver", self.solver, SOLVERS)
         _require_one_of("dtype", self.dtype, ("auto", *DTYPES))
         _require_one_of("memory", self.memory, MEMORY)
+        _require_one_of("export_format", self.export_format, EXPORT_FORMATS)
+        valid = self.export is None or bool(self.export.strip())
+        _require(valid, "export", self.export, "a folder, or null")
+        compares = self.measure == "similarity"  # activations of the dense model
+        for name in ("export", "generate"):
+            value = getattr(self, name)
+            _require(not (compares and value), name, value, "a measure that compresses a model")
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
         _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
         for place, folders in (("data_dir", self.data_dir), ("tasks_dir", self.tasks_dir)):

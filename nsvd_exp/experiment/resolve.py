@@ -18,7 +18,7 @@ from nsvd_exp.data.sources import DatasetSource, locate_dataset
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import Allocation, Method
 from nsvd_exp.models.devices import resolve_device
-from nsvd_exp.models.hub import ModelSource, locate_model, resolve_dtype, resolve_length
+from nsvd_exp.models.hub import PACKAGE, ModelSource, locate_model, resolve_dtype, resolve_length
 from nsvd_exp.models.storage import Storage
 from nsvd_exp.storage.keys import decimal_text, digest
 
@@ -28,6 +28,7 @@ STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1
 SETTINGS_WITHOUT_A_NUMBER = (
     *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
     *("report", "measure", "similarity", "zeroshot", "tasks", "tasks_dir"),
+    *("export", "export_format", "generate"),
 )
 
 
@@ -262,7 +263,9 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
     config["evaluation"]["length"] = resolved.length
     if config["evaluation"]["bos"] == "first":
         del config["evaluation"]["bos"]  # as before there was a choice
-    config["model"] |= {"name": public_name(resolved.model), "revision": resolved.model.commit}
+    if not resolved.config.model.name.startswith(PACKAGE):  # such a name holds no path
+        config["model"]["name"] = public_name(resolved.model)
+    config["model"]["revision"] = resolved.model.commit
     if resolved.calibration is None:
         del config["calibration"]
     elif resolved.calibration.tokenizer is not None:
@@ -271,7 +274,7 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
 
 
 def public_name(source: ModelSource) -> str:
-    """The hub id, the Python package, or the folder's own name without its place."""
+    """The hub id, or the folder's own name without its place."""
     return Path(source.name).name if source.is_local else source.name
 
 

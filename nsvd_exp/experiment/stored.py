@@ -20,6 +20,7 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import CellPlan, plan_cell
+from nsvd_exp.models.hub import PACKAGE
 from nsvd_exp.storage.results import CELL, Result, read_result, result_paths
 
 KEY_DIGITS = 16  # of a key, at the end of a cell's folder
@@ -95,8 +96,9 @@ def stored_cell(cell: str, place: Place, is_measured: bool = True) -> StoredCell
 def _path_of(cell: str, results_dir: Path) -> Path:
     """The `result.json` of a cell, however it is named."""
     given = Path(expand_path(cell))
-    if (given / "result.json").is_file():
-        return given / "result.json"
+    for path in (given / "result.json", given):
+        if path.name == "result.json" and path.is_file():
+            return path
     paths = result_paths(results_dir, CELL)
     found = [path for path in paths if path.parent.name == cell]
     if not found and re.fullmatch(r"[0-9a-f]+", cell):
@@ -165,7 +167,10 @@ def _model_of(result: Result, place: Place) -> dict[str, Any]:
     model, identity = result["config"]["model"], result["identity"]["model"]
     if "hub" in identity:
         return {**model, "name": identity["hub"], "revision": identity["commit"]}
-    name = place.model or (str(MODEL_DIR) if model["name"] == MODEL_DIR.name else None)
+    known = str(MODEL_DIR) if model["name"] == MODEL_DIR.name else None
+    if model["name"].startswith(PACKAGE):
+        known = model["name"]
+    name = place.model or known
     if name is None:
         raise NsvdError(
             f"its model is a folder, '{model['name']}', and a stored cell does not say where: give "
