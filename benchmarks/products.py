@@ -1,6 +1,6 @@
 """Two thin products against one wide one, by rank: from where on a low-rank layer is faster.
 
-    python benchmarks/products.py                  # about five minutes on a CPU
+    python benchmarks/products.py                  # about ten minutes on a CPU
     python benchmarks/products.py --device cuda --dtype bfloat16
     python benchmarks/products.py --quick          # small, seconds: that it runs
 
