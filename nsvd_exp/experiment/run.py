@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -32,7 +33,7 @@ from nsvd_exp.models.batches import memory_to
 from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replaced
 from nsvd_exp.models.loading import check_device, to_dtype
 from nsvd_exp.models.streamed import StreamedModel
-from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
+from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, check_ranks, ranks_of, spectra_of
 from nsvd_exp.pipeline.evaluate import (
     bits_per_byte,
     finite,
@@ -129,7 +130,7 @@ class _Cell:
         if method is not None:
             model = self.plan.config.model
             layers = find_linears(loaded.model, model.skip, model.strict)
-            compressor = self._calibrated(method, layers)
+            compressor = self._calibrated(method, layers, loaded.streamed)
         if loaded.streamed is not None:
             self._evaluate_streamed(loaded.streamed, layers, compressor, texts)
             return
@@ -146,10 +147,12 @@ class _Cell:
                     measured = self._evaluate(loaded.model, measurement, texts)
                 self._keep(measured)
 
-    def _calibrated(self, method: Method, layers: dict[str, Layer]) -> Compressor:
+    def _calibrated(
+        self, method: Method, layers: dict[str, Layer], streamed: StreamedModel | None
+    ) -> Compressor:
         """What makes low-rank layers of `layers`, with the statistics that its method needs."""
         plan, choices = self.plan, self.plan.choices
-        ranks = ranks_of(layers, plan.config.ratio, choices.allocation, choices.storage)
+        check_ranks(layers, plan.config.ratio, choices.allocation, choices.storage)
         calibration = None
         if plan.calibration is not None:
             with self.stopwatch("calibrate"):
@@ -157,15 +160,22 @@ class _Cell:
                     plan, plan.calibration, layers, self.observer
                 )
             self.result["calibration"] = calibration.record
-        return Compressor(
+        compressor = Compressor(
             method,
-            ranks,
+            {},
             calibration,
             choices.storage,
             getattr(torch, plan.evaluation_dtype),
             plan.config.solver,
             None if plan.config.solver == "paper" else self.session.bases(plan, method),
         )
+        spectra = None
+        if choices.allocation.reads_spectra:
+            progress = self.observer.progress("allocate")
+            with self.stopwatch("decompose"), memory_to("decompose the weights", plan.device):
+                spectra = spectra_of(compressor, layers, streamed, progress)
+        ranks = ranks_of(layers, plan.config.ratio, choices.allocation, choices.storage, spectra)
+        return dataclasses.replace(compressor, ranks=ranks)
 
     def _decompose(
         self,

@@ -1,4 +1,4 @@
-"""Which Linears a model's decoder blocks hold, and the two-factor layer that replaces one."""
+"""Which Linears a model's decoder blocks hold, and how other layers take their places."""
 
 from __future__ import annotations
 
@@ -16,47 +16,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from nsvd_exp.errors import LayersError, NsvdError
+from nsvd_exp.models.lowrank import LowRankLinear, PivotedLinear
 
 Layer: TypeAlias = nn.Linear | Conv1D
 """What is compressed: y = x Wᵀ + b, with its weight as it is or, in a Conv1D, transposed."""
-
-
-class LowRankLinear(nn.Module):
-    """y = left (right x) + bias: a Linear whose weight is left @ right.
-
-    Args:
-        left: (m, k); right: (k, n); bias: (m,) or None. Kept in the dtype they come in.
-    """
-
-    def __init__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        m, k = left.shape
-        n = right.shape[1]
-        self.in_features, self.out_features, self.rank = n, m, k
-        # Shape only, then the given tensors: no initialisation, no second copy.
-        self.right = nn.Linear(n, k, bias=False, device="meta")
-        self.left = nn.Linear(k, m, bias=bias is not None, device="meta")
-        self.right.weight = nn.Parameter(right, requires_grad=False)
-        self.left.weight = nn.Parameter(left, requires_grad=False)
-        if bias is not None:
-            self.left.bias = nn.Parameter(bias, requires_grad=False)
-
-    @property
-    def weight(self) -> Tensor:
-        """left @ right, (m, n): for model code that looks at a Linear's weight."""
-        return self.left.weight @ self.right.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """(m,) or None: for the same code."""
-        return self.left.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(*, n) to (*, m)."""
-        return self.left(self.right(x))
-
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
 
 
 def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -244,7 +207,7 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
 
 def _refusal(module: nn.Module, owners: Counter[Tensor]) -> str | None:
     """Why a module inside a block cannot be left out in silence, nor compressed; None else."""
-    if isinstance(module, LowRankLinear):
+    if isinstance(module, LowRankLinear | PivotedLinear):
         return "low-rank already: put the dense layer back first"
     if isinstance(module, nn.Linear | Conv1D):
         # Of one byte: float8, which counts as floating point.
