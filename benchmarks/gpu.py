@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.bases import BasisMemory
 from nsvd_exp.methods.base import Calibration
-from nsvd_exp.models.layers import LowRankLinear, decoder_blocks, find_linears, replaced
+from nsvd_exp.models.layers import decoder_blocks, find_linears, replaced
+from nsvd_exp.models.lowrank import LowRankLinear
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.compress import Compressor
 from nsvd_exp.pipeline.evaluate import window_nll

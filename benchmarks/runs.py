@@ -23,7 +23,8 @@ from nsvd_exp.config.schema import typed_config
 from nsvd_exp.data.text import text_of
 from nsvd_exp.data.tokens import windows
 from nsvd_exp.experiment.plan import CellPlan, plan_cell
-from nsvd_exp.models.layers import LowRankLinear, find_linears, replaced
+from nsvd_exp.models.layers import find_linears, replaced
+from nsvd_exp.models.lowrank import LowRankLinear
 from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.results import Result, read_all
 

@@ -6,6 +6,7 @@ progress bars appear on stderr where that is a terminal.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +23,20 @@ from nsvd_exp.data.tokens import Tokens, calibration_samples
 from nsvd_exp.data.tokens import windows as windows_of
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import Allocation, Method, Uniform
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.base import Calibration, OutputGradients
+from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.layers import find_linears, parameter_count, replace
 from nsvd_exp.models.storage import Factors, Storage
 from nsvd_exp.pipeline import calibrate as calibration
 from nsvd_exp.pipeline import evaluate
-from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
+from nsvd_exp.pipeline.compress import (
+    BasisProvider,
+    Compressor,
+    achieved_ratio,
+    check_ranks,
+    ranks_of,
+)
+from nsvd_exp.pipeline.gradients import output_gradients
 from nsvd_exp.progress import Progress, ProgressBars
 
 UNIFORM, FACTORS = Uniform(), Factors()
@@ -103,7 +112,13 @@ def _text(source: Source, split: str, data_dir: str | Path | None) -> tuple[str,
 
 
 def calibrate(
-    model: nn.Module, samples: Tokens, skip: Sequence[str] = (), batch: int | str = "auto"
+    model: nn.Module,
+    samples: Tokens,
+    skip: Sequence[str] = (),
+    batch: int | str = "auto",
+    gradient_samples: int = 0,
+    labels: str = "model",
+    seed: int = 3,
 ) -> Calibration:
     """The statistics of every layer input of a dense model, over calibration samples.
 
@@ -112,9 +127,14 @@ def calibrate(
         samples: from `samples`.
         skip: patterns (fnmatch) of Linear names that are to stay dense.
         batch: samples in one forward pass; `auto` halves it when memory runs out.
+        gradient_samples: the first so many samples are also taken backwards, for methods and
+            allocations that read gradients (`KFAC`, `FWSVD`, `Fisher`).
+        labels: next tokens of their loss: `model`, drawn from its predictions, or `text`.
+        seed: of what is drawn.
 
     Raises:
-        NsvdError: the model has no layers to compress, or a layer's input is not finite.
+        NsvdError: the model has no layers to compress, or a layer's input or gradient is not
+            finite.
     """
     layers = find_linears(model, list(skip))
     with _bar("calibrate") as progress:
@@ -125,7 +145,14 @@ def calibrate(
         "token_sha256": samples.sha256,
         "bos": samples.bos,
     }
-    return Calibration(inputs, reads, record)
+    gradients: dict[str, OutputGradients] = {}
+    if gradient_samples:
+        ids = samples.ids[:gradient_samples]
+        with _bar("gradients") as progress:
+            output_gradients(
+                model, layers, ids, gradients.__setitem__, labels, seed, True, batch, progress
+            )
+    return Calibration(inputs, reads, record, gradients)
 
 
 @dataclass(frozen=True)
@@ -181,18 +208,27 @@ def compress(
         raise NsvdError(f"ratio={ratio}: expected 0 < ratio < 1, the fraction REMOVED")
     layers = find_linears(model, list(skip))
     dense_parameters = parameter_count(model)
-    compressor = Compressor(
-        method,
-        ranks_of(layers, ratio, allocation, storage),
-        calibration,
-        storage,
-        next(iter(layers.values())).weight.dtype,
-        solver,
-    )
+    dtype = next(iter(layers.values())).weight.dtype
+    compressor, spectra = Compressor(method, {}, calibration, storage, dtype, solver), None
+    if allocation.reads_spectra:
+        check_ranks(layers, ratio, allocation, storage)
+        if solver != "paper":
+            compressor = dataclasses.replace(compressor, bases=_in_memory(method))
+        with _bar("allocate") as progress:
+            spectra = compressor.spectra(layers, progress)
+    ranks = ranks_of(layers, ratio, allocation, storage, spectra)
+    compressor = dataclasses.replace(compressor, ranks=ranks)
     with _bar("decompose") as progress:
         compressed, table = compressor.compress(layers, progress)
     replace(model, compressed)
     return Compression(model, table, achieved_ratio(table, storage, dense_parameters), layers)
+
+
+def _in_memory(method: Method) -> BasisProvider:
+    """Bases for the second time that they are asked for, as far as there is memory for them."""
+    from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+
+    return SharedBases(BasesOf("", None, "", has_gram_metric(method), {}), BasisMemory())
 
 
 def perplexity(model: nn.Module, windows: Tokens, batch: int | str = "auto") -> float:

@@ -140,7 +140,7 @@ def test_globs_and_ranges_are_axes_and_a_computed_ratio_is_the_typed_one(
 ) -> None:
     arguments = [*settings(), "dataset=[ptb]", "report=false"]
     run_done(capsys, *arguments, "method=svd", "ratio=0.3")  # and dense, beside it
-    grid = ["method=glob([d*,*svd*],exclude=*_*)", "ratio=range(0.1,0.31,0.1)"]
+    grid = ["method=glob([d*,s*],exclude=*_*)", "ratio=range(0.1,0.31,0.1)"]
     assert "(2 done, 4 skipped)" in run_done(capsys, "-m", *arguments, *grid)
 
 

@@ -24,10 +24,13 @@ from nsvd_exp.models.storage import Factors
 CLASSES = {
     "dense": None,
     "svd": methods.SVD(),
+    "fwsvd": methods.FWSVD(),
     "asvd_0": methods.ASVD(alpha=1.0),
     "asvd_i": methods.CholeskyASVD(),
     "asvd_ii": methods.EigenASVD(),
     "asvd_iii": methods.ScaledEigenASVD(reading="scalar"),
+    "asvd_ridge": methods.RidgeASVD(ridge=0.1, target="diagonal"),
+    "kfac": methods.KFAC(damping=0.1, ridge=0.0, target="diagonal"),
     "nsvd_i": methods.NSVD(0.95, methods.CholeskyASVD(), methods.TruncatedSVD()),
     "nsvd_ii": methods.NSVD(0.95, methods.EigenASVD(), methods.TruncatedSVD()),
     "nid_i": methods.NID(0.95, methods.CholeskyASVD(), methods.ColumnID()),
@@ -74,8 +77,24 @@ def test_every_method_file_describes_the_class_that_it_says(name: str) -> None:
     assert config.method["title"] == name.upper().replace("_", "-").replace("DENSE", "Original")
 
 
+ALLOCATIONS = {
+    "uniform": methods.Uniform(),
+    "energy": methods.Energy(floor=0.0, ceiling=1.0, multiple=8),
+    "fisher": methods.Fisher(floor=0.0, ceiling=1.0, multiple=8),
+    "svdllm_v2": methods.SVDLLMv2(),
+    "effective_rank": methods.EffectiveRank(),
+}
+
+
+@pytest.mark.parametrize("name", ALLOCATIONS)
+def test_every_allocation_file_describes_the_class_that_it_says(name: str) -> None:
+    found = choices_of(compose(f"allocation={name}")).allocation
+    assert (found, type(found)) == (ALLOCATIONS[name], type(ALLOCATIONS[name]))
+
+
 def test_ranks_and_storage_are_the_papers_by_default() -> None:
-    assert group_choices("allocation") + group_choices("storage") == ["uniform", "factors"]
+    assert group_choices("allocation") == sorted(ALLOCATIONS)
+    assert group_choices("storage") == ["factors", "pivoted"]
     choices = choices_of(compose("allocation=uniform", "storage=factors"))
     assert choices == choices_of(compose())
     assert (choices.allocation, choices.storage) == (methods.Uniform(), Factors())
@@ -315,6 +334,8 @@ def test_an_unknown_setting_is_one_message_wherever_it_stands(
         ("method.k1=many", "method.k1: Value 'many' of type 'str' could not be converted"),
         ("method.k1=1.5", "method: k1=1.5: expected 0 < k1 <= 1"),
         ("method=asvd_0 method.alpha=-1", "method: alpha=-1.0: expected a number >= 0"),
+        ("method=asvd_ridge method.ridge=-0.1", "method: ridge=-0.1: expected a number >= 0"),
+        ("method=asvd_ridge method.target=mean", "unknown target 'mean'. Known: diagonal, ident"),
         ("method=asvd_iii method.reading=third", "unknown reading 'third'. Known: scalar, spectr"),
     ],
 )

@@ -16,7 +16,6 @@ from nsvd_exp.methods import NSVD
 from nsvd_exp.methods.base import Calibration
 from nsvd_exp.models.layers import (
     Layer,
-    LowRankLinear,
     decoder_blocks,
     dense_note,
     find_linears,
@@ -27,6 +26,7 @@ from nsvd_exp.models.layers import (
     survey,
     weight_of,
 )
+from nsvd_exp.models.lowrank import LowRankLinear
 from nsvd_exp.models.storage import Factors
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.compress import Compressor

@@ -27,7 +27,17 @@ from helpers.methods import (
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods import ASVD, NSVD, CholeskyASVD, EigenASVD, Method, ScaledEigenASVD
+from nsvd_exp.methods import (
+    ASVD,
+    NSVD,
+    SVD,
+    CholeskyASVD,
+    EigenASVD,
+    Method,
+    RidgeASVD,
+    ScaledEigenASVD,
+)
+from nsvd_exp.methods.asvd import TARGETS
 from nsvd_exp.methods.base import Losses, Statistics
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import relative_loss
@@ -243,6 +253,37 @@ def test_dead_channels_leave_finite_factors(method: Method, solver: str) -> None
     best = relative_loss(W, approximate(CholeskyASVD(), W, 8, statistics), statistics.gram)
     loss = relative_loss(W, approximation, statistics.gram)
     assert best - 1e-9 <= loss < 1
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@over("inputs", INPUTS)
+@every_solver
+def test_a_ridge_of_zero_is_asvd_i(target: str, inputs: object, solver: str) -> None:
+    W, statistics = random_weight(20, 30), statistics_of(inputs(30))
+    one, other = (
+        factorise(method, W, 8, statistics, solver)
+        for method in (RidgeASVD(ridge=0, target=target), CholeskyASVD())
+    )
+    assert torch.equal(one.left, other.left)
+    assert torch.equal(one.right, other.right)
+    assert one.losses == other.losses
+    assert RidgeASVD(ridge=0).metric_name() == CholeskyASVD().metric_name()
+
+
+def test_a_growing_ridge_goes_from_asvd_i_to_what_it_is_drawn_to() -> None:
+    """To the diagonal's method, or to plain SVD; the activation loss grows on the way."""
+    W, statistics = known((20, 30))
+    # ASVD of this has M = diag(G).
+    square = dataclasses.replace(statistics, abs_mean=statistics.gram.diagonal().sqrt())
+    ends = {"diagonal": (ASVD(), square), "identity": (SVD(), statistics)}
+    for target, (method, of) in ends.items():
+        losses = [
+            factorise(RidgeASVD(ridge=ridge, target=target), W, 8, statistics).losses.activation
+            for ridge in (0, 0.01, 0.1, 1, 10)
+        ]
+        assert losses == sorted(losses)
+        found = approximate(RidgeASVD(ridge=1e9, target=target), W, 8, statistics)
+        assert distance(found, approximate(method, W, 8, of)) < 1e-6
 
 
 def test_singular_gram_both_solvers_agree_on_what_calibration_saw() -> None:

@@ -85,7 +85,7 @@ def test_what_a_folder_of_ones_own_adds_is_known_too(
         code, _, err = run_main(capsys, *given, wrong)
         assert code == 2
         assert hint in err
-        assert ", dense, mine, " in err
+        assert ", kfac, mine, " in err
 
 
 @pytest.mark.parametrize("name", ["results_dir", "cache_dir"])

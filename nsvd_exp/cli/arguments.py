@@ -67,12 +67,17 @@ def normalise(argument: str, more: Sequence[str] = ()) -> str:
         more: folders like `conf/`.
 
     Raises:
-        NsvdError: a list where one name belongs, nothing where a name belongs, or a path.
+        NsvdError: a list where one name belongs, nothing where a name belongs, a path, or no
+            weights.
     """
     match = re.match(r"^(\+*)([\w.@]+)=(.*)$", argument, re.DOTALL)
     if not match:
         return argument
     prefix, name, value = match.groups()
+    if name == "calibration.mix":
+        if not value.startswith("{"):
+            raise NsvdError(f"{name}={value}: expected weights by name, '{name}={{random: 0.1}}'")
+        prefix = "+"  # without it Hydra takes no name there that the schema does not know
     group = ALIASES.get(name, name)
     if group in SINGLE_CHOICES and value.startswith("["):
         raise NsvdError(f"{name}={value}: expected one name (a grid is written -m {name}=a,b)")

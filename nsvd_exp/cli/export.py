@@ -18,9 +18,10 @@ from nsvd_exp.config.classes import PRESENTATION, TARGET
 from nsvd_exp.config.files import conf_dir, expand_path, group_choices
 from nsvd_exp.config.schema import EXPORT_FORMATS, Config
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.calibration_plan import calibration_title
 from nsvd_exp.experiment.exported import Export, exported
 from nsvd_exp.experiment.plan import CellPlan, dense_of, plan_cell
-from nsvd_exp.experiment.resolve import calibration_title, public_config, public_name
+from nsvd_exp.experiment.resolve import public_config, public_name
 from nsvd_exp.experiment.stored import stored_cell
 from nsvd_exp.progress import ProgressBars
 from nsvd_exp.storage.results import Result

@@ -30,6 +30,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SOLVERS = ("basis", "paper")
 SAMPLERS = ("svdllm", "tokens")
 BOS = ("first", "window")
+LABELS = ("model", "text")
 TRACKING_MODES = ("disabled", "offline", "online")
 KEEPS = ("none", "statistics", "bases")
 MEASURES = ("perplexity", "similarity", "zeroshot")
@@ -59,6 +60,19 @@ def shown(text: str, longest: int = LONGEST_TITLE) -> str:
 def _require_batch(name: str, value: Any) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     _require(value == "auto" or (whole and value > 0), name, value, "auto, or a whole number > 0")
+
+
+def _weights(mix: dict[str, Any]) -> dict[str, float]:
+    """The weights of `calibration.mix`."""
+    weights = {}
+    for name, weight in mix.items():
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        valid = is_number and 0 < weight < 1
+        _require(valid, f"calibration.mix.{name}", weight, "a weight, 0 < weight < 1")
+        weights[name] = as_typed(float(weight))
+    valid = math.fsum(weights.values()) < 1
+    _require(valid, "calibration.mix", weights, "weights that sum to less than 1")
+    return weights
 
 
 @dataclass
@@ -143,6 +157,11 @@ class CalibrationConfig:
         sampler: `svdllm` (character offsets) or `tokens` (token offsets).
         tokenizer: what draws the ids: a name in `conf/model`, a hub id or a folder; null: the
             model's own tokenizer.
+        mix: further sources by their weights, each 0 < weight < 1: names of datasets, and `random`
+            for random token ids. The dataset itself has what is left of 1.
+        gradient_samples: the first so many samples are also taken backwards, where a method or an
+            allocation reads gradients.
+        labels: next tokens of their loss: `model`, drawn from its predictions, or `text`.
     """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -154,8 +173,15 @@ class CalibrationConfig:
     tokenizer: str | None = None
     tokenizer_revision: str = "main"
     batch: Any = "auto"
+    mix: dict[str, Any] = field(default_factory=dict)
+    gradient_samples: int = 16
+    labels: str = "model"
 
     def __post_init__(self) -> None:
+        self.mix = _weights(self.mix)
+        count = self.gradient_samples
+        _require(count > 0, "calibration.gradient_samples", count, "a number > 0")
+        _require_one_of("calibration.labels", self.labels, LABELS)
         _require(self.samples > 0, "calibration.samples", self.samples, "a number > 0")
         if self.length is not None:
             _require(self.length > 1, "calibration.length", self.length, "more than 1 token")

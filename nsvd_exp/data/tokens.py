@@ -178,6 +178,26 @@ def calibration_samples(
     return Tokens(torch.tensor(samples), samples[0][0] == tokenizer.bos_token_id)
 
 
+def random_samples(
+    tokenizer: Any, count: int, length: int, seed: int = 3, below: int | None = None
+) -> Tokens:
+    """Samples that are no text: token ids drawn one by one, each as likely as any other.
+
+    Where the tokenizer begins a text with its BOS, so does each sample.
+
+    Args:
+        below: what all ids are below, such as the number of a model's embeddings; None: any.
+    """
+    ids = sorted(i for i in set(tokenizer.get_vocab().values()) if below is None or i < below)
+    generator = random.Random(seed)
+    samples = [[generator.choice(ids) for _ in range(length)] for _ in range(count)]
+    begins_with = _tokenise(tokenizer, "a", split_special_tokens=False)[:1]
+    has_bos = begins_with == [tokenizer.bos_token_id]
+    if has_bos:
+        samples = [[*begins_with, *sample[1:]] for sample in samples]
+    return Tokens(torch.tensor(samples), has_bos)
+
+
 def _draw_by_characters(
     tokenizer: Any, text: str, count: int, length: int, seed: int, split_special_tokens: bool
 ) -> list[list[int]]:

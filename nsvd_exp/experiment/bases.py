@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nsvd_exp.methods.linalg import Eigenbasis
+from nsvd_exp.methods.linalg import Eigenbasis, coordinates_in
 from nsvd_exp.methods.truncation import OutputBasis
 from nsvd_exp.models.devices import memory_for_bases
 from nsvd_exp.storage.cache import BASES, Cache
@@ -167,7 +167,9 @@ class SharedBases:
         if not (isinstance(seen, int) and all(t.is_floating_point() for t in tensors.values())):
             raise DamagedError(f"it says {about}")
         # Copies: a map of the file would break when the file is removed on another machine.
-        return self._rounded(tensors["U"].to(STORED, copy=True), tensors["energy"].clone(), seen, W)
+        U = tensors["U"].to(STORED, copy=True)
+        is_orthonormal = about.get("orthonormal", True)
+        return self._rounded(Eigenbasis(U, tensors["energy"].clone(), seen, is_orthonormal), W)
 
     def _written(self, path: Path, layer: str, W: Tensor, make: Make) -> OutputBasis:
         assert self._cache is not None
@@ -176,6 +178,8 @@ class SharedBases:
             tensors = {"U": basis.U, "energy": basis.energy}
             size = sum(t.nbytes for t in tensors.values())
             about = {**self._about(layer), "seen": basis.seen}
+            if not basis.is_orthonormal:
+                about["orthonormal"] = False
             kept = self._cache.write(BASES, size, lambda: save_tensors(path, tensors, about))
             self._is_full = not kept
         return basis
@@ -183,8 +187,18 @@ class SharedBases:
     def _new(self, W: Tensor, make: Make) -> OutputBasis:
         """A new basis as it is held: on the CPU, U rounded, the coordinates those of that U."""
         found = make()
-        return self._rounded(found.U.to("cpu", STORED), found.energy.cpu(), found.seen, W)
+        return self._rounded(
+            found._replace(U=found.U.to("cpu", STORED), energy=found.energy.cpu()), W
+        )
 
-    def _rounded(self, U: Tensor, energy: Tensor, seen: int, W: Tensor) -> OutputBasis:
-        coordinates = (U.to(W.device).double().T @ W.double()).to("cpu", STORED)
-        return OutputBasis(U, coordinates, energy, seen, self._of.is_gram)
+    def _rounded(self, found: Eigenbasis, W: Tensor) -> OutputBasis:
+        U = found.U.to(W.device).double()
+        coordinates = coordinates_in(U, W.double(), found.is_orthonormal).to("cpu", STORED)
+        return OutputBasis(
+            found.U,
+            coordinates,
+            found.energy,
+            found.seen,
+            self._of.is_gram,
+            found.is_orthonormal,
+        )

@@ -9,13 +9,15 @@ from typing import Any
 
 from torch import nn
 
+from nsvd_exp.data.sources import DatasetSource
 from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
-from nsvd_exp.data.tokens import Tokens, calibration_samples
+from nsvd_exp.data.tokens import Tokens, calibration_samples, random_samples
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.resolve import PlannedCalibration, Resolved, calibration_title
+from nsvd_exp.experiment.calibration_plan import PlannedCalibration, calibration_title
+from nsvd_exp.experiment.resolve import Resolved
 from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models.layers import Layer, shape_of
-from nsvd_exp.models.loading import check_vocabulary, load_tokenizer
+from nsvd_exp.models.loading import check_vocabulary, load_tokenizer, vocabulary_of
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.progress import Observer
@@ -52,8 +54,8 @@ class CalibrationPass:
         if not cache.keeps(STATISTICS):
             if self.streamed is None:
                 return self._in_memory()
-            return self._in(StatisticsFolder(self.streamed.scratch, key))
-        title = calibration_title(self.plan.config.calibration)
+            return self._in(StatisticsFolder(self.streamed.scratch / key, key))
+        title = calibration_title(self.planned.config)
         model = self.plan.config.model.title
         cache.use(STATISTICS, key, {"model": model, "dtype": self.plan.dtype, "calibration": title})
         path = cache.folder / STATISTICS / key
@@ -76,12 +78,12 @@ class CalibrationPass:
         return folder.load(check=False) if kept else made
 
     def _in_memory(self) -> Calibration:
-        samples = self._samples()
+        samples = self.samples()
         return Calibration(*self._pass(samples), self._record(samples))
 
     def _in(self, folder: StatisticsFolder) -> Calibration:
         """The statistics of a streamed model, written block by block: they never sum up."""
-        samples = self._samples()
+        samples = self.samples()
         try:
             with folder.being_written():
                 _, reads = self._pass(samples, folder.add)
@@ -93,18 +95,36 @@ class CalibrationPass:
             ) from None
         return folder.load(check=False)
 
-    def _samples(self) -> Tokens:
-        calibration = self.plan.config.calibration
+    def samples(self) -> Tokens:
+        """The calibration samples, drawn anew."""
+        calibration = self.planned.config
         log.info("calibrating on %s", calibration_title(calibration))
+        if self.planned.source is None:
+            samples = random_samples(
+                self.tokenizer,
+                calibration.samples,
+                calibration.sample_length,
+                calibration.seed,
+                below=vocabulary_of(self.model),
+            )
+        else:
+            samples = self._samples_of(self.planned.source)
+        self._warn_of_few(samples)
+        check_vocabulary(self.model, samples.ids)
+        return samples
+
+    def _samples_of(self, source: DatasetSource) -> Tokens:
+        """Samples of a dataset's text."""
+        calibration = self.planned.config
         tokenizer, other = self.tokenizer, self.planned.tokenizer
         if other is not None:
             tokenizer = load_tokenizer(other.source, other.config)
         dataset, length = calibration.dataset, calibration.sample_length
-        text = text_of(dataset, calibration.split, self.planned.source)
+        text = text_of(dataset, calibration.split, source)
         special = special_tokens_in(tokenizer, text)
         if special and not dataset.split_special_tokens:
             log.warning(special_tokens_note(dataset.name, "calibration.dataset", special))
-        samples = calibration_samples(
+        return calibration_samples(
             tokenizer,
             text,
             count=calibration.samples,
@@ -114,12 +134,16 @@ class CalibrationPass:
             split_special_tokens=dataset.split_special_tokens,
             name=f"the calibration text ({dataset.name})",
         )
+
+    def _warn_of_few(self, samples: Tokens) -> None:
+        """Say that there are fewer samples than asked for, or fewer tokens than channels."""
+        calibration = self.planned.config
         if len(samples.ids) < calibration.samples:
             log.warning(
                 "calibration: %d of %d samples had %d tokens; the others are left out",
                 len(samples.ids),
                 calibration.samples,
-                length,
+                calibration.sample_length,
             )
         widest = max((shape_of(layer)[1] for layer in self.layers.values()), default=0)
         if samples.ids.numel() < widest:
@@ -129,22 +153,30 @@ class CalibrationPass:
                 samples.ids.numel(),
                 widest,
             )
-        check_vocabulary(self.model, samples.ids)
-        return samples
 
     def _pass(
         self, samples: Tokens, add: Callable[[str, Statistics], object] | None = None
     ) -> tuple[dict[str, Statistics], dict[str, str]]:
-        batch, progress = self.plan.config.calibration.batch, self.observer.progress("calibrate")
+        batch, progress = self.planned.config.batch, self.observer.progress("calibrate")
         model = self.streamed or self.model
         return calibrate(model, self.layers, samples.ids, batch, progress, add)
 
     def _record(self, samples: Tokens) -> dict[str, Any]:
         return {
-            "title": calibration_title(self.plan.config.calibration),
+            "title": calibration_title(self.planned.config),
             "samples": len(samples.ids),
-            "samples_asked": self.plan.config.calibration.samples,
+            "samples_asked": self.planned.config.samples,
             "tokens": samples.ids.numel(),
             "token_sha256": samples.sha256,
             "bos": samples.bos,
         }
+
+
+def mixed_record(planned: PlannedCalibration, parts: list[Calibration]) -> dict[str, Any]:
+    """What a result says of the tokens of a mix: the first source, and the others by name."""
+    others = zip(planned.parts[1:], parts[1:], strict=True)
+    mix = {
+        part.config.dataset.name: {**made.record, "weight": weight}
+        for (weight, part), made in others
+    }
+    return {**parts[0].record, "title": calibration_title(planned.config), "mix": mix}

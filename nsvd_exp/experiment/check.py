@@ -94,8 +94,9 @@ class Checks:
         config = plan.config
         _check_cache_dir(plan)
         if plan.calibration is not None:
-            calibration = config.calibration
-            self._check_text(calibration.dataset, calibration.split, plan.calibration.source)
+            for part in plan.calibration.sources:
+                if part.source is not None:
+                    self._check_text(part.config.dataset, part.config.split, part.source)
         self._check_tokenizer(plan.model, config.model)
         if plan.calibration is not None and plan.calibration.tokenizer is not None:
             other = plan.calibration.tokenizer
@@ -126,14 +127,15 @@ class Checks:
         method = plan.choices.method
         if method is None and not isinstance(plan, SimilarityPlan):
             return
-        from nsvd_exp.pipeline.compress import ranks_of
+        from nsvd_exp.pipeline.compress import check_ranks
 
         outline, config = self._outline(plan), plan.config
         reasons = dict(outline.found.refused)
         if not isinstance(plan, SimilarityPlan):
             try:
                 choices = plan.choices
-                ranks_of(outline.found.layers, config.ratio, choices.allocation, choices.storage)
+                layers = outline.found.layers
+                check_ranks(layers, config.ratio, choices.allocation, choices.storage)
             except LayersError as error:
                 reasons |= error.reasons
         if plan.calibration is not None:

@@ -17,7 +17,7 @@ from nsvd_exp.experiment.session import LoadedModel, Session
 from nsvd_exp.models.batches import memory_to
 from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replaced
 from nsvd_exp.models.loading import check_device, to_dtype
-from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, ranks_of
+from nsvd_exp.pipeline.compress import Compressor, achieved_ratio, check_ranks, ranks_of, spectra_of
 from nsvd_exp.progress import Observer, Progress
 
 Table = list[dict[str, Any]]
@@ -87,21 +87,27 @@ def prepared(
     if method is None:
         return work
     layers = find_linears(loaded.model, config.model.skip, config.model.strict)
-    ranks = ranks_of(layers, config.ratio, choices.allocation, choices.storage)
+    check_ranks(layers, config.ratio, choices.allocation, choices.storage)
     calibration = None
     if plan.calibration is not None:
         with stopwatch("calibrate"):
             calibration = session.calibration(plan, plan.calibration, layers, observer)
     compressor = Compressor(
         method,
-        ranks,
+        {},
         calibration,
         choices.storage,
         getattr(torch, plan.evaluation_dtype),
         config.solver,
         None if config.solver == "paper" else session.bases(plan, method),
     )
-    return replace(work, layers=layers, compressor=compressor)
+    spectra = None
+    if choices.allocation.reads_spectra:
+        progress = observer.progress("allocate")
+        with stopwatch("decompose"), memory_to("decompose the weights", plan.device):
+            spectra = spectra_of(compressor, layers, loaded.streamed, progress)
+    ranks = ranks_of(layers, config.ratio, choices.allocation, choices.storage, spectra)
+    return replace(work, layers=layers, compressor=replace(compressor, ranks=ranks))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from nsvd_exp.experiment.calibration_plan import RANDOM
+
 REFERENCE_METHOD = "asvd_i"
 
 
@@ -18,14 +20,15 @@ def calibration_sets(calibration: Mapping[str, Any] | None) -> list[str]:
     """The names of the datasets that calibration took samples from.
 
     Args:
-        calibration: its stored configuration, whose `dataset` is one dataset or a list of several;
-            None for a method without calibration.
+        calibration: its stored configuration, whose `dataset` is one dataset or a list of several,
+            and whose `mix` names further ones; None for a method without calibration.
     """
     if calibration is None:
         return []
     datasets = calibration["dataset"]
     sources: Sequence[Any] = [datasets] if isinstance(datasets, Mapping) else datasets
-    return [str(source["name"]) for source in sources]
+    mixed = (name for name in calibration.get("mix") or {} if name != RANDOM)  # no dataset
+    return [*(str(source["name"]) for source in sources), *mixed]
 
 
 def average_sets(datasets: Collection[str], calibrated_on: Collection[str]) -> list[str]:

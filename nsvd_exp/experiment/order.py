@@ -72,8 +72,9 @@ def next_job(
 
 def _sharing_key(config: Config) -> tuple[Hashable, ...]:
     """What a job shares with others, from what is made first and stays longest."""
-    method = choices_of(config).method
-    is_calibrated = config.measure == "similarity" or (method is not None and method.is_calibrated)
+    choices = choices_of(config)
+    method = choices.method
+    is_calibrated = config.measure == "similarity" or choices.is_calibrated
     metric = None if method is None else metric_of(method)
     return (
         (_text(config.model), config.device),

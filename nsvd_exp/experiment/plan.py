@@ -18,10 +18,10 @@ from typing import Any
 
 from nsvd_exp.config.files import method_files
 from nsvd_exp.config.schema import Config
+from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.calibration_plan import STAGE_VERSIONS, PlannedCalibration
 from nsvd_exp.experiment.improvement import REFERENCE_METHOD
 from nsvd_exp.experiment.resolve import (
-    STAGE_VERSIONS,
-    PlannedCalibration,
     PlannedMeasurement,
     Resolved,
     class_identity,
@@ -98,6 +98,10 @@ def _cell_identity(resolved: Resolved) -> dict[str, Any]:
         }
     if resolved.calibration is not None:
         identity["calibration"] = resolved.calibration.identity["tokens"]
+    if resolved.gradients is not None:
+        about = resolved.gradients.identity["gradients"]
+        # Whether covariances are made follows from the method.
+        identity["gradients"] = {n: value for n, value in about.items() if n != "covariance"}
     return identity
 
 
@@ -136,6 +140,8 @@ def plan_similarity(config: Config) -> SimilarityPlan:
     Raises:
         NsvdError: as `resolve`.
     """
+    if config.calibration.mix:
+        raise NsvdError("measure=similarity compares with one calibration set: leave out the mix")
     evaluation = dataclasses.replace(config.evaluation, dtype=None)
     resolved = resolve(dataclasses.replace(config, evaluation=evaluation), calibrated=True)
     files = [

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
 from nsvd_exp.config.classes import build, refuse_unknown
-from nsvd_exp.config.files import expand_path, model_named
-from nsvd_exp.config.schema import CalibrationConfig, Config, DatasetConfig, ModelConfig
+from nsvd_exp.config.files import expand_path
+from nsvd_exp.config.schema import Config, DatasetConfig
 from nsvd_exp.data.sources import DatasetSource, locate_dataset
-from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.calibration_plan import (
+    STAGE_VERSIONS,
+    PlannedCalibration,
+    PlannedGradients,
+    data_dirs,
+    plan_calibration,
+    plan_gradients,
+    with_options,
+)
 from nsvd_exp.methods import Allocation, Method
 from nsvd_exp.models.devices import resolve_device
 from nsvd_exp.models.hub import PACKAGE, ModelSource, locate_model, resolve_dtype, resolve_length
 from nsvd_exp.models.storage import Storage
 from nsvd_exp.storage.keys import decimal_text, digest
-
-# Raise one when the code of that stage changes a number: old results then count as missing.
-STAGE_VERSIONS = {"calibrate": 1, "decompose": 1, "evaluate": 1, "similarity": 1, "zeroshot": 1}
 
 SETTINGS_WITHOUT_A_NUMBER = (
     *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
@@ -43,6 +47,18 @@ class Choices:
     method: Method | None
     allocation: Allocation
     storage: Storage
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether gradients of the loss are looked at."""
+        method = self.method
+        return method is not None and (method.reads_gradients or self.allocation.reads_gradients)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether activations are looked at, as they are wherever gradients are."""
+        method = self.method
+        return method is not None and (method.is_calibrated or self.reads_gradients)
 
 
 def choices_of(config: Config) -> Choices:
@@ -78,23 +94,6 @@ class PlannedMeasurement:
 
 
 @dataclass(frozen=True)
-class PlannedTokenizer:
-    """Another model's tokenizer, to draw the calibration's ids."""
-
-    source: ModelSource
-    config: ModelConfig
-
-
-@dataclass(frozen=True)
-class PlannedCalibration:
-    """The statistics that a job needs; `identity` is what they are kept under."""
-
-    source: DatasetSource
-    tokenizer: PlannedTokenizer | None
-    identity: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Resolved:
     """A configuration with everything in it resolved.
 
@@ -102,6 +101,7 @@ class Resolved:
         dtype, evaluation_dtype: of the model, and of the arithmetic of its evaluation.
         length: tokens a window.
         calibration: None where no activations are looked at.
+        gradients: None where none are looked at.
         measurements: one for each dataset, in the order asked for.
     """
 
@@ -113,6 +113,7 @@ class Resolved:
     evaluation_dtype: str
     length: int
     calibration: PlannedCalibration | None
+    gradients: PlannedGradients | None
     measurements: list[PlannedMeasurement]
 
     @property
@@ -137,11 +138,12 @@ def resolve(config: Config, calibrated: bool | None = None, is_measured: bool = 
         NsvdError: model or dataset cannot be found, or a length is more than the model takes.
     """
     choices = choices_of(config)
+    reads_gradients = calibrated is None and choices.reads_gradients
     if calibrated is None:
-        calibrated = choices.method is not None and choices.method.is_calibrated
+        calibrated = choices.is_calibrated
     named = config.model
     located = locate_model(named.name, named.revision, named.gguf_file)
-    model = _with_options(located, config.model)
+    model = with_options(located, config.model)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device, model)
     evaluation_dtype = config.evaluation.dtype or dtype
@@ -151,13 +153,27 @@ def resolve(config: Config, calibrated: bool | None = None, is_measured: bool = 
         sample_length = resolve_length("calibration.length", asked, model, config.model)
         calibration = dataclasses.replace(config.calibration, length=sample_length)
         config = dataclasses.replace(config, calibration=calibration)
-    planned = _plan_calibration(config, model, dtype) if calibrated else None
+    planned = plan_calibration(config, model, dtype) if calibrated else None
+    gradients = None
+    if planned is not None and reads_gradients:
+        assert choices.method is not None
+        has_covariance = choices.method.first_stage().reads_covariance
+        gradients = plan_gradients(config, planned.sources[0], has_covariance)
     measurements = [
         _plan_measurement(config, dataset, length, dtype, evaluation_dtype)
         for dataset in (config.dataset.values() if is_measured else ())
     ]
     return Resolved(
-        config, choices, model, device, dtype, evaluation_dtype, length, planned, measurements
+        config,
+        choices,
+        model,
+        device,
+        dtype,
+        evaluation_dtype,
+        length,
+        planned,
+        gradients,
+        measurements,
     )
 
 
@@ -178,59 +194,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return decimal_text(value) if isinstance(value, float) else value
-
-
-def _plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
-    calibration = config.calibration
-    source = locate_dataset(calibration.dataset, calibration.split, data_dirs(config))
-    tokenizer = _plan_tokenizer(config)
-    tokens = {
-        "source": source.identity,
-        "samples": calibration.samples,
-        "length": calibration.length,
-        "seed": calibration.seed,
-        "sampler": calibration.sampler,
-        "tokenizer": tokenizer.source.identity if tokenizer else None,
-        "version": STAGE_VERSIONS["calibrate"],
-    }
-    identity = {
-        "model": model.identity,
-        "dtype": dtype,
-        "skip": sorted(config.model.skip),
-        "tokens": tokens,
-    }
-    return PlannedCalibration(source, tokenizer, identity)
-
-
-def _plan_tokenizer(config: Config) -> PlannedTokenizer | None:
-    calibration = config.calibration
-    if calibration.tokenizer is None:
-        return None
-    model = model_named(calibration.tokenizer, calibration.tokenizer_revision)
-    model.trust_remote_code |= config.model.trust_remote_code
-    try:
-        source = locate_model(model.name, model.revision, model.gguf_file, tokenizer_only=True)
-    except NsvdError as error:
-        raise NsvdError(f"calibration.tokenizer={calibration.tokenizer}: {error}") from None
-    return PlannedTokenizer(_with_options(source, model), model)
-
-
-def _with_options(source: ModelSource, config: ModelConfig) -> ModelSource:
-    """The source with those options in its identity that change what is loaded from it."""
-    options: dict[str, Any] = {}
-    if config.tokenizer:
-        options["tokenizer"] = config.tokenizer
-    if config.trust_remote_code:
-        options["remote_code"] = True
-    return dataclasses.replace(source, identity={**source.identity, **options})
-
-
-def data_dirs(config: Config) -> list[str]:
-    """The folders of local text, in the order in which they are looked through."""
-    if not isinstance(config.data_dir, list):
-        return [config.data_dir] if config.data_dir else []
-    is_bundled = Path(expand_path(config.model.name)) == MODEL_DIR
-    return [*config.data_dir, *([str(TEXT_DIR)] if is_bundled else [])]
 
 
 def _plan_measurement(
@@ -266,6 +229,11 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
     if not resolved.config.model.name.startswith(PACKAGE):  # such a name holds no path
         config["model"]["name"] = public_name(resolved.model)
     config["model"]["revision"] = resolved.model.commit
+    if not config["calibration"]["mix"]:
+        del config["calibration"]["mix"]  # as before there was one
+    if resolved.gradients is None:
+        for name in ("gradient_samples", "labels"):
+            del config["calibration"][name]
     if resolved.calibration is None:
         del config["calibration"]
     elif resolved.calibration.tokenizer is not None:
@@ -276,11 +244,3 @@ def public_config(resolved: Resolved) -> dict[str, Any]:
 def public_name(source: ModelSource) -> str:
     """The hub id, or the folder's own name without its place."""
     return Path(source.name).name if source.is_local else source.name
-
-
-def calibration_title(calibration: CalibrationConfig) -> str:
-    """For people: `256 x 2048 tokens of wikitext2 train`."""
-    return (
-        f"{calibration.samples} x {calibration.sample_length} tokens of "
-        f"{calibration.dataset.name} {calibration.split}"
-    )

@@ -6,6 +6,7 @@ what comes next; `cache_dir` keeps for every process what `cache.keep` says.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import textwrap
@@ -22,17 +23,22 @@ from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
 from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
-from nsvd_exp.experiment.calibration import CalibrationPass
-from nsvd_exp.experiment.order import metric_of
-from nsvd_exp.experiment.resolve import (
+from nsvd_exp.experiment.calibration import CalibrationPass, mixed_record
+from nsvd_exp.experiment.calibration_plan import (
     STAGE_VERSIONS,
     PlannedCalibration,
+    PlannedGradients,
+    calibration_title,
+)
+from nsvd_exp.experiment.gradients import Gradients, GradientsPass
+from nsvd_exp.experiment.order import metric_of
+from nsvd_exp.experiment.resolve import (
     PlannedMeasurement,
     Resolved,
-    calibration_title,
 )
 from nsvd_exp.methods import Method
 from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.mixing import mixed_calibration
 from nsvd_exp.methods.svd import IDENTITY
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.batches import is_out_of_memory
@@ -83,6 +89,7 @@ class Session:
         self._tokens: dict[tuple[str, str], Tokens] = {}
         # What stands in `cache_dir` is a map of the files, not a copy.
         self._calibration: tuple[str, Calibration] | None = None
+        self._gradients: tuple[str, Gradients] | None = None
         self._bases = BasisMemory()
         # Keys of models that memory=auto streams: they turned out too large for their device.
         self._too_large: set[str] = set()
@@ -98,7 +105,7 @@ class Session:
                 self.release_model()
             self._bases.drop_other_models(_model_key(plan))
             if plan.calibration is None or not self._has_calibration(plan.calibration):
-                self._calibration = None
+                self._calibration = self._gradients = None
             self._loaded = key, self._load(plan, is_streamed)
         return self._loaded[1]
 
@@ -140,7 +147,8 @@ class Session:
         if self._loaded is None:
             return
         if self._loaded[1].streamed is not None:
-            self._calibration = None  # it may stand in a folder that goes with the model
+            # They may stand in a folder that goes with the model.
+            self._calibration = self._gradients = None
         self._loaded = None
         _give_memory_back()
 
@@ -207,13 +215,57 @@ class Session:
         """
         if self._calibration is None or not self._has_calibration(planned):
             self._calibration = None
-            loaded = self.load(plan)
-            work = CalibrationPass(
-                plan, planned, loaded.model, loaded.tokenizer, loaded.streamed, layers, observer
-            )
-            key = _calibration_key(planned)
-            self._calibration = key, work.kept(self._cache(plan), key)
-        return self._calibration[1]
+            parts = [self._calibrated(plan, part, layers, observer) for part in planned.sources]
+            made = parts[0]
+            if planned.parts:
+                weights = [weight for weight, _ in planned.parts]
+                weighed = list(zip(weights, parts, strict=True))
+                made = mixed_calibration(weighed, mixed_record(planned, parts))
+            self._calibration = _calibration_key(planned), made
+        made = self._calibration[1]
+        if plan.gradients is None:
+            return made
+        gradients = self._gradients_of(plan, plan.gradients, layers, observer)
+        record = dict(made.record) | {"gradients": plan.gradients.identity["gradients"]}
+        return dataclasses.replace(made, gradients=gradients, record=record)
+
+    def _gradients_of(
+        self,
+        plan: Resolved,
+        planned: PlannedGradients,
+        layers: dict[str, Layer],
+        observer: Observer,
+    ) -> Gradients:
+        """The gradients: those of the last job, from `cache_dir`, or from a pass backwards."""
+        key = digest(planned.identity)[:32]
+        if self._gradients is None or self._gradients[0] != key:
+            self._gradients = None
+            draws = self._pass(plan, planned.samples, layers, observer)
+            self._gradients = key, GradientsPass(planned, draws).kept(self._cache(plan), key)
+        return self._gradients[1]
+
+    def _calibrated(
+        self,
+        plan: Resolved,
+        planned: PlannedCalibration,
+        layers: dict[str, Layer],
+        observer: Observer,
+    ) -> Calibration:
+        """The statistics of one source, from `cache_dir` or from a pass of the model."""
+        work = self._pass(plan, planned, layers, observer)
+        return work.kept(self._cache(plan), _calibration_key(planned))
+
+    def _pass(
+        self,
+        plan: Resolved,
+        planned: PlannedCalibration,
+        layers: dict[str, Layer],
+        observer: Observer,
+    ) -> CalibrationPass:
+        loaded = self.load(plan)
+        return CalibrationPass(
+            plan, planned, loaded.model, loaded.tokenizer, loaded.streamed, layers, observer
+        )
 
     def _has_calibration(self, planned: PlannedCalibration) -> bool:
         return self._calibration is not None and self._calibration[0] == _calibration_key(planned)
@@ -249,7 +301,10 @@ def bases_of(plan: Resolved, method: Method) -> BasesOf:
     calibration = None if plan.calibration is None else plan.calibration.identity
     of_metric = None if metric == IDENTITY else calibration
     version = STAGE_VERSIONS["decompose"]
-    key = _model_key(plan, metric=metric, calibration=of_metric, version=version)
+    more = {}
+    if method.reads_gradients and plan.gradients is not None:
+        more["gradients"] = plan.gradients.identity["gradients"]
+    key = _model_key(plan, metric=metric, calibration=of_metric, version=version, **more)
     about = {
         "model": plan.config.model.title,
         "dtype": plan.dtype,

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from nsvd_exp.config.schema import Config
 from nsvd_exp.data.tasks import TaskSource, locate_task
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.calibration_plan import STAGE_VERSIONS
 from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.resolve import STAGE_VERSIONS, Resolved
+from nsvd_exp.experiment.resolve import Resolved
 from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import Result, ResultFile, scores_file
 from nsvd_exp.storage.scores import find_score

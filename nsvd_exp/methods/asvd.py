@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GRAM = "gram"
 READINGS = ("scalar", "spectral")
+TARGETS = ("diagonal", "identity")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,45 @@ class EigenASVD(CholeskyASVD):
         from nsvd_exp.methods.reference import eigen
 
         return eigen(statistics, lambda values: values.clamp(min=0).sqrt())
+
+
+@dataclass(frozen=True)
+class RidgeASVD(Method):
+    """M = G + ridge * D: a Gram matrix drawn towards one of independent input channels, since its
+    tokens say little of most pairs of them.
+
+    D is diag(G), or, for `identity`, I times the mean of that diagonal. Either way ridge counts in
+    the mean square of an input channel, whatever the number of tokens.
+
+    Attributes:
+        ridge: >= 0; 0 is ASVD-I.
+        target: `diagonal` or `identity`.
+    """
+
+    ridge: float = 0.1
+    target: str = "diagonal"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ridge < float("inf"):
+            raise NsvdError(f"ridge={self.ridge}: expected a number >= 0")
+        if self.target not in TARGETS:
+            raise unknown_name("target", self.target, TARGETS)
+
+    def metric(self, statistics: Statistics) -> Tensor:
+        if self.ridge == 0:
+            return statistics.gram
+        d = statistics.gram.diagonal()
+        if self.target == "identity":
+            d = d.mean().expand(len(d))
+        return statistics.gram + (self.ridge * d).diag()
+
+    def metric_name(self) -> str | None:
+        return GRAM if self.ridge == 0 else None
+
+    def basis(self, W: Tensor, statistics: Statistics) -> Eigenbasis:
+        if self.ridge == 0:
+            return CholeskyASVD().basis(W, statistics)
+        return super().basis(W, statistics)
 
 
 @dataclass(frozen=True)

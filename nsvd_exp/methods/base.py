@@ -7,7 +7,7 @@ metric. This module imports torch only where a tensor is computed with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nsvd_exp.errors import NsvdError
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nsvd_exp.methods.linalg import Eigenbasis
+
+
+GRADIENTS, COVARIANCE = "gradients", "covariance"
+"""Among the needs of a method: the gradients at a layer's output, and their covariance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +41,54 @@ class Means:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputGradients:
+    """What is known of the gradients g of the loss at one layer's output (m channels, p tokens).
+
+    Attributes:
+        mean_square: (m,), mean g_i² of each channel, in nats² per squared unit of the output.
+        covariance: (m, m), mean g gᵀ; None where nobody needed it.
+        size: mean over tokens of the mean square of g, the largest few clipped: half of it is how
+            many nats one unit of squared output error costs, for each token and channel.
+        tokens: p.
+    """
+
+    mean_square: Tensor
+    covariance: Tensor | None
+    size: float
+    tokens: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return self.mean_square.nbytes + (0 if self.covariance is None else self.covariance.nbytes)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> OutputGradients:
+        """The same on `device`, in `dtype`."""
+        covariance = None if self.covariance is None else self.covariance.to(device, dtype)
+        mean_square = self.mean_square.to(device, dtype)
+        return replace(self, mean_square=mean_square, covariance=covariance)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Statistics(Means):
     """What calibration knows of one layer input X (n channels, p tokens).
 
     Attributes:
         gram: (n, n), X Xᵀ, a sum over tokens, not a mean.
+        gradients: those at the output of the layer that they are asked for; None where there are
+            none.
     """
 
     gram: Tensor
+    gradients: OutputGradients | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Statistics:
         """The statistics on `device`, in `dtype`."""
         gram, abs_mean, mean = (t.to(device, dtype) for t in (self.gram, self.abs_mean, self.mean))
-        return Statistics(gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens)
+        gradients = None if self.gradients is None else self.gradients.to(device, dtype)
+        return Statistics(
+            gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens, gradients=gradients
+        )
 
 
 @dataclass(frozen=True)
@@ -60,17 +99,22 @@ class Calibration:
         inputs: the statistics of each distinct layer input, named by the first layer that reads it.
         reads: the name of the input that each layer reads.
         record: what a result says of the tokens that it was made from.
+        gradients: those at the output of each layer; empty where nobody needed them.
     """
 
     inputs: Mapping[str, Statistics]
     reads: Mapping[str, str]
     record: Mapping[str, Any] = field(default_factory=dict)
+    gradients: Mapping[str, OutputGradients] = field(default_factory=dict)
 
     def of(self, layer: str) -> Statistics:
         """The statistics of the input that a layer reads; an NsvdError if it has none."""
         if layer not in self.reads:
             raise NsvdError(f"the calibration has no statistics of the layer {layer}")
-        return self.inputs[self.reads[layer]]
+        found = self.inputs[self.reads[layer]]
+        if not self.gradients:
+            return found
+        return replace(found, gradients=self.gradients[layer])
 
     @property
     def nbytes(self) -> int:
@@ -114,6 +158,7 @@ class Factors:
         left: (m, k).
         right: (k, n). Its first k1 rows, and the first k1 columns of `left`, are stage one's.
         k1, k2: ranks of the two stages; k2 = 0 for methods of one stage.
+        lengths: (k,), of each row of `right` under the metric of stage one: ||row S||.
         losses: what the approximation loses.
         seen: how many output directions calibration has seen; None where `solver=paper`.
         shift: what had to be added to the diagonal of a singular whitening matrix; 0 almost always.
@@ -123,6 +168,7 @@ class Factors:
     right: Tensor
     k1: int
     k2: int
+    lengths: Tensor
     losses: Losses
     seen: int | None = None
     shift: float = 0.0
@@ -162,8 +208,9 @@ class Method:
     """A low-rank method: which k output directions of a weight W (m, n) are kept.
 
     For S with M = S Sᵀ, trunc_k(W S) S⁻¹ = U_k U_kᵀ W, with U_k the k leading eigenvectors of
-    W M Wᵀ: a method of the SVD type is its metric M. Subclass it as a frozen dataclass and define
-    `metric`; its fields, and nothing else, are its identity in the key of a result.
+    W M Wᵀ: a method of the SVD type is its metric M, and that of the outputs, N, if it has one
+    (`nsvd_exp.methods.two_sided`). Subclass it as a frozen dataclass and define `metric`; its
+    fields, and nothing else, are its identity in the key of a result.
 
     Attributes:
         needs: names of the `Statistics` that the method reads; empty: M is the identity, and the
@@ -177,13 +224,18 @@ class Method:
     def __init_subclass__(cls) -> None:
         """A class with a metric of its own inherits nothing that is true of another metric only."""
         super().__init_subclass__()
+        has_own = not {"metric", "output_metric"}.isdisjoint(vars(cls))
         for name in ("metric_name", "basis", "whitening"):
-            if "metric" in vars(cls) and name not in vars(cls):
+            if has_own and name not in vars(cls):
                 setattr(cls, name, getattr(Method, name))
 
     def metric(self, statistics: Statistics) -> Tensor | None:
         """M: (n, n) positive semidefinite, (n,) a diagonal, or None, the identity."""
         raise NotImplementedError
+
+    def output_metric(self, statistics: Statistics) -> Tensor | None:
+        """N: (m, m) positive definite, (m,) a positive diagonal, or None, the identity."""
+        return None
 
     def metric_name(self) -> str | None:
         """A name that all methods with this metric give; None: the metric is this class's own."""
@@ -191,8 +243,11 @@ class Method:
 
     def basis(self, W: Tensor, statistics: Statistics) -> Eigenbasis:
         """The output directions of W (m, n), leading first; all in float64."""
-        from nsvd_exp.methods.linalg import eigenbasis
+        from nsvd_exp.methods.linalg import eigenbasis, two_sided_basis
 
+        N = self.output_metric(statistics)
+        if N is not None:
+            return two_sided_basis(W, N, self.metric(statistics))
         return eigenbasis(W, self.metric(statistics))
 
     def whitening(self, statistics: Statistics) -> Whitening | None:
@@ -215,6 +270,16 @@ class Method:
     def is_calibrated(self) -> bool:
         """Whether the method reads any statistics of the activations."""
         return bool(self.first_stage().needs)
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether the method reads the gradients at a layer's output."""
+        return GRADIENTS in self.first_stage().needs
+
+    @property
+    def reads_covariance(self) -> bool:
+        """Whether it reads the covariance of those gradients, (m, m) for each layer."""
+        return COVARIANCE in self.first_stage().needs
 
     def require(self, statistics: object) -> None:
         """Raises an NsvdError where the method reads statistics and there are none."""

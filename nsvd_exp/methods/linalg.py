@@ -21,6 +21,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from nsvd_exp.errors import NsvdError
+
 
 def weighed(W: Tensor, M: Tensor | None) -> Tensor:
     """W M for M full (n x n), diagonal (n) or the identity (None)."""
@@ -30,18 +32,73 @@ def weighed(W: Tensor, M: Tensor | None) -> Tensor:
 
 
 class Eigenbasis(NamedTuple):
-    """An orthonormal basis of the outputs of W, most important direction first.
+    """A basis of the outputs of W, most important direction first.
 
     Attributes:
-        U: (m, r) with r = min(m, n); UᵀU = I, and U Uᵀ W = W.
+        U: (m, r) with r = min(m, n); its columns span those of W.
         energy: (r,), the diagonal of Uᵀ (W M Wᵀ) U, which is 0 elsewhere: what of ||W S||_F² lies
             in each direction.
         seen: how many of them calibration saw, the rank of W M Wᵀ; the rest is ordered by W alone.
+        is_orthonormal: whether UᵀU = I, so that the coordinates of W are UᵀW. A metric of the
+            outputs N = H² turns the orthonormal basis of H W into one of W, by H⁻¹.
     """
 
     U: Tensor
     energy: Tensor
     seen: int
+    is_orthonormal: bool = True
+
+    def coordinates(self, W: Tensor) -> Tensor:
+        """C (r, n) with U C = W (m, n)."""
+        return coordinates_in(self.U, W, self.is_orthonormal)
+
+
+def coordinates_in(U: Tensor, W: Tensor, is_orthonormal: bool) -> Tensor:
+    """C (r, n) with U C = W (m, n), where the columns of U (m, r) span those of W."""
+    if is_orthonormal:
+        return U.T @ W
+    Q, R = torch.linalg.qr(U)
+    return torch.linalg.solve_triangular(R, Q.T @ W, upper=True)
+
+
+def roots(N: Tensor) -> tuple[Tensor, Tensor]:
+    """H and H⁻¹ with H H = N for N (m, m) symmetric and positive definite, or (m,) a diagonal."""
+    if N.ndim == 1:
+        root = N.sqrt()
+        return root, 1 / root
+    values, V = torch.linalg.eigh((N + N.T) / 2)
+    root = values.clamp(min=float(values[-1]) * torch.finfo(N.dtype).eps).sqrt()
+    return (V * root) @ V.T, (V / root) @ V.T
+
+
+def weighed_rows(N: Tensor | None, W: Tensor) -> Tensor:
+    """N W for N full (m x m), diagonal (m) or the identity (None)."""
+    return weighed(W.T, N).T
+
+
+def two_sided_basis(W: Tensor, N: Tensor, M: Tensor | None, rank: int | None = None) -> Eigenbasis:
+    """L⁻ᵀ times the eigenvectors of LᵀW M WᵀL, with N = L Lᵀ: best under both metrics.
+
+    L is the Cholesky factor, which takes a small part of what a symmetric root takes.
+
+    Args:
+        W: (m, n).
+        N: (m, m) or (m,), positive definite.
+        M, rank: as of `eigenbasis`.
+
+    Raises:
+        NsvdError: N is not positive definite.
+    """
+    if N.ndim == 1:
+        root = N.sqrt()
+        found = eigenbasis(root[:, None] * W, M, rank)
+        return found._replace(U=found.U / root[:, None], is_orthonormal=False)
+    L, failed = torch.linalg.cholesky_ex(N)
+    if bool(failed):
+        raise NsvdError("the metric of the outputs is not positive definite: use more damping")
+    found = eigenbasis(L.T @ W, M, rank)
+    U = torch.linalg.solve_triangular(L.T, found.U, upper=True)
+    return found._replace(U=U, is_orthonormal=False)
 
 
 def eigenbasis(W: Tensor, M: Tensor | None, rank: int | None = None) -> Eigenbasis:
@@ -124,14 +181,24 @@ def interpolative(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
         J: (k,) indices of the columns; T: (k, n), on the columns J the identity (where k exceeds
         the rank of A, with zeros at its end).
     """
-    # LAPACK makes all pivots, which pays from so many on (`benchmarks/linalg.py`).
-    J, R = _all_pivots(A, k) if 8 * k > len(A) and not A.is_cuda else _first_pivots(A, k)
+    J, R = _pivots(A, k)
     diagonal = R[range(k), J].abs()
     rank = int((diagonal > diagonal[0] * max(A.shape) * torch.finfo(A.dtype).eps).sum())
     T = torch.zeros_like(R)
     T[:rank] = torch.linalg.solve_triangular(R[:rank, J[:rank]], R[:rank], upper=True)
     T[:, J[:rank]] = torch.eye(k, rank, dtype=A.dtype, device=A.device)
     return J, T
+
+
+def leading_columns(A: Tensor, k: int) -> Tensor:
+    """(k,): the indices of the first k pivots of A (r, n) in QR with column pivoting."""
+    return _pivots(A, k)[0]
+
+
+def _pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The first k pivots J (k,) and rows QᵀA (k, n)."""
+    # LAPACK makes all pivots, which pays from so many on (`benchmarks/linalg.py`).
+    return _all_pivots(A, k) if 8 * k > len(A) and not A.is_cuda else _first_pivots(A, k)
 
 
 def _all_pivots(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -180,10 +247,15 @@ def root_of_part(rest: float, total: float) -> float:
     return math.sqrt(max(rest, 0.0) / total) if total > 0 else 0.0
 
 
-def relative_loss(W: Tensor, approximation: Tensor, M: Tensor | None = None) -> float:
-    """||(W - Ŵ) S||_F / ||W S||_F with M = S Sᵀ; M = X Xᵀ gives the activation loss, equation (3).
+def relative_loss(
+    W: Tensor, approximation: Tensor, M: Tensor | None = None, N: Tensor | None = None
+) -> float:
+    """||H (W - Ŵ) S||_F / ||H W S||_F with M = S Sᵀ and N = H H; M = X Xᵀ and N = I give the
+    activation loss, equation (3).
 
-    It is 0 where W S itself is 0.
+    It is 0 where H W S itself is 0.
     """
-    rest, total = (float((weighed(A, M) * A).sum()) for A in (W - approximation, W))
+    rest, total = (
+        float((weighed(A, M) * weighed_rows(N, A)).sum()) for A in (W - approximation, W)
+    )
     return root_of_part(rest, total)

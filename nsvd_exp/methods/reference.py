@@ -13,7 +13,13 @@ from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.base import Factors, Losses, Method, Statistics, Whitening
-from nsvd_exp.methods.linalg import relative_loss, truncated_svd, weighed
+from nsvd_exp.methods.linalg import (
+    relative_loss,
+    roots,
+    truncated_svd,
+    weighed,
+    weighed_rows,
+)
 
 # SVD-LLM's shift of a Gram matrix that Cholesky refuses: by -lambda_min + 1e-6.
 JITTER = 1e-6
@@ -35,23 +41,29 @@ def factorise_as_the_paper(
     whitening = Whitening(None, None)
     if statistics is not None:
         whitening = first.whitening(statistics) or cholesky(first.metric(statistics))
-    left, right = truncated_svd(weighed(W, whitening.S), k1)
-    right = weighed(right, whitening.inverse)
+    N = None if statistics is None else first.output_metric(statistics)
+    H, inverse = (None, None) if N is None else roots(N)
+    left, right = truncated_svd(weighed(weighed_rows(H, W), whitening.S), k1)
+    left, right = weighed_rows(inverse, left), weighed(right, whitening.inverse)
     if second is not None and k2:
         more = second.approximate(W - left @ right, k2)
         left, right = torch.cat([left, more[0]], dim=1), torch.cat([right, more[1]])
     losses = losses_by_definition(method, W, left @ right, statistics)
-    return Factors(left, right, k1, k2, losses, shift=whitening.shift)
+    lengths = weighed(right, whitening.S).norm(dim=1)
+    return Factors(left, right, k1, k2, lengths, losses, shift=whitening.shift)
 
 
 def losses_by_definition(
     method: Method, W: Tensor, approximation: Tensor, statistics: Statistics | None
 ) -> Losses:
     """The relative losses of an approximation (m, n) of W, from its difference to W."""
-    metrics: list[Tensor | None] = [None, None]
-    if statistics is not None:
-        metrics = [None, method.first_stage().metric(statistics), statistics.gram]
-    return Losses(*(relative_loss(W, approximation, M) for M in metrics))
+    weight = relative_loss(W, approximation)
+    if statistics is None:
+        return Losses(weight, weight)
+    first = method.first_stage()
+    M, N = first.metric(statistics), first.output_metric(statistics)
+    own = relative_loss(W, approximation, M, N)
+    return Losses(weight, own, relative_loss(W, approximation, statistics.gram))
 
 
 def cholesky(M: Tensor | None) -> Whitening:

@@ -22,6 +22,7 @@ from torch import Tensor
 from nsvd_exp.methods.asvd import GRAM
 from nsvd_exp.methods.base import Factors, Losses, Method, SecondStage, Statistics
 from nsvd_exp.methods.linalg import Eigenbasis, eigenbasis, root_of_part, weighed
+from nsvd_exp.methods.reference import losses_by_definition
 
 Known = Callable[[], Statistics]
 """Gives the statistics of a layer's inputs in float64, when they are needed."""
@@ -29,33 +30,48 @@ Known = Callable[[], Statistics]
 Energies = list[float]
 """Of ||W||_F², ||W S||_F² and, with calibration, ||W X||_F²: some part."""
 
+Addition = tuple[Tensor, Tensor, Tensor, Energies]
+"""Of stage two: left (m, k2), right (k2, n), the energies of its rows under the metric of stage one
+(k2,), and what is left after it."""
+
 
 class OutputBasis:
     """An output basis of one weight W (m, n), and what follows from it, each made once.
 
     Args:
-        U: (m, r), r = min(m, n), orthonormal columns, leading first.
-        coordinates: (r, n) = UᵀW.
-        energy, seen: as in `Eigenbasis`.
+        U, energy, seen, is_orthonormal: as in `Eigenbasis`.
+        coordinates: (r, n), those of W in U.
         is_gram: whether its metric is the Gram matrix of the inputs, so that the loss under it is
             the activation loss.
     """
 
     def __init__(
-        self, U: Tensor, coordinates: Tensor, energy: Tensor, seen: int, is_gram: bool
+        self,
+        U: Tensor,
+        coordinates: Tensor,
+        energy: Tensor,
+        seen: int,
+        is_gram: bool,
+        is_orthonormal: bool = True,
     ) -> None:
         self.U, self.coordinates, self.energy, self.seen = U, coordinates, energy, seen
-        self.is_gram = is_gram
+        self.is_gram, self.is_orthonormal = is_gram, is_orthonormal
         self._activation_energy: Tensor | None = None
         self._products: Tensor | None = None
-        # By second stage, k1 and k2: its left (m, k2), right (k2, n), and what is left after it.
-        self._additions: dict[tuple[SecondStage, int, int], tuple[Tensor, Tensor, Energies]] = {}
+        self._additions: dict[tuple[SecondStage, int, int], Addition] = {}  # stage, k1 and k2
 
     @classmethod
     def of(cls, W: Tensor, method: Method, statistics: Statistics | None) -> OutputBasis:
         """The basis of W (m, n) under the metric of a method's first stage; all in float64."""
         found = directions(W, method, statistics)
-        return cls(found.U, found.U.T @ W, found.energy, found.seen, has_gram_metric(method))
+        return cls(
+            found.U,
+            found.coordinates(W),
+            found.energy,
+            found.seen,
+            has_gram_metric(method),
+            found.is_orthonormal,
+        )
 
     @property
     def nbytes(self) -> int:
@@ -66,7 +82,7 @@ class OutputBasis:
 
     def _addition_bytes(self) -> int:
         additions = list(self._additions.values())  # at once: another thread may be adding one
-        return sum(left.nbytes + right.nbytes for left, right, _ in additions)
+        return sum(left.nbytes + right.nbytes for left, right, *_ in additions)
 
     def forget_second_stages(self) -> int:
         """Let go of what was made for single ranks; the bytes that are free then."""
@@ -85,19 +101,42 @@ class OutputBasis:
             known: of the same layer, the same at each call; None without calibration.
             device: of the factors, and of the work.
         """
+        if not self.is_orthonormal:
+            return self._truncate_by_definition(method, k, known, device)
         k1, k2 = method.ranks(k)
         second = method.second_stage()
         left, right = (t.to(device) for t in (self.U[:, :k1], self.coordinates[:k1]))
-        rest = self._energies(known, k1)
+        rest, energies = self._energies(known, k1), self.energy[:k1]
         if second is not None and k2:
             key = (second, k1, k2)
             if key not in self._additions:
                 self._additions[key] = self._addition(method, second, k1, k2, known, device)
-            more_left, more_right, rest = self._additions[key]
+            more_left, more_right, more_energies, rest = self._additions[key]
+            energies = torch.cat([energies, more_energies])
             left = torch.cat([left, more_left.to(device)], dim=1)
             right = torch.cat([right, more_right.to(device)])
         losses = map(root_of_part, rest, self._energies(known, 0))
-        return Factors(left, right, k1, k2, Losses(*losses), seen=self.seen)
+        lengths = energies.to(device).clamp(min=0).sqrt()
+        return Factors(left, right, k1, k2, lengths, Losses(*losses), seen=self.seen)
+
+    def _truncate_by_definition(
+        self, method: Method, k: int, known: Known | None, device: torch.device
+    ) -> Factors:
+        """The same where the energies of a basis are no lengths of anything in W itself."""
+        k1, k2 = method.ranks(k)
+        second = method.second_stage()
+        U, c = (t.to(device, torch.float64) for t in (self.U, self.coordinates))
+        left, right = U[:, :k1], c[:k1]
+        if second is not None and k2:
+            Q, R = torch.linalg.qr(U[:, k1:])
+            L, T = second.approximate(R @ c[k1:], k2)
+            left, right = torch.cat([left, Q @ L], dim=1), torch.cat([right, T])
+        statistics = None if known is None else known()
+        losses = losses_by_definition(method, U @ c, left @ right, statistics)
+        M = None if statistics is None else method.first_stage().metric(statistics)
+        lengths = (weighed(right, M) * right).sum(1).clamp(min=0).sqrt()
+        left, right = (t.to(self.U.dtype) for t in (left, right))
+        return Factors(left, right, k1, k2, lengths, losses, seen=self.seen)
 
     @cached_property
     def _weight_energy(self) -> Tensor:
@@ -124,8 +163,7 @@ class OutputBasis:
         k2: int,
         known: Known | None,
         device: torch.device,
-    ) -> tuple[Tensor, Tensor, Energies]:
-        """Stage two's left (m, k2) and right (k2, n), and what is left after it."""
+    ) -> Addition:
         c = self.coordinates[k1:].to(device, torch.float64)
 
         def products() -> Tensor:
@@ -146,14 +184,16 @@ class OutputBasis:
         if second.is_projection:
             kept = L.square().sum(1).to(self.energy.device)
             rest.append(own - float((kept * self.energy[k1:]).sum()))
+            energies = L.square().to(self.energy.device).T @ self.energy[k1:]
         else:
             M = None if known is None else method.first_stage().metric(known())
             rest.append(under(M, own))
+            energies = (weighed(T, M) * T).sum(1).to(self.energy.device)
         if known is not None:
             rest.append(rest[1] if self.is_gram else under(known().gram, *activation))
         left = self.U[:, k1:].to(device, torch.float64) @ L
         left, right = (t.to(self.U.device, self.U.dtype) for t in (left, T))
-        return left, right, rest
+        return left, right, energies, rest
 
     def _all_products(self, device: torch.device) -> Tensor:
         """c cᵀ (r, r), of which stage two needs a trailing block for each k1."""

@@ -72,10 +72,14 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 class BlockChain:
-    """The decoder blocks of a causal language model in eval mode, `model(input_ids=).logits`."""
+    """The decoder blocks of a causal language model in eval mode, `model(input_ids=).logits`.
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    Args:
+        way_out: what a refusal ends with.
+    """
+
+    def __init__(self, model: nn.Module, way_out: str = "use memory=resident") -> None:
+        self.model, self._way_out = model, way_out
         self.prefix, self.blocks = decoder_blocks(model)
         self._is_tuple: bool | None = None  # how blocks give their output, once one has been run
 
@@ -134,7 +138,7 @@ class BlockChain:
         """The error of a model whose blocks have this problem."""
         return NsvdError(
             f"the blocks '{self.prefix}' of {type(self.model).__name__} {problem}, so they cannot "
-            "be run one by one: use memory=resident"
+            f"be run one by one: {self._way_out}"
         )
 
     def output_of(self, hidden: Tensor) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from nsvd_exp.errors import LayersError, NsvdError
-from nsvd_exp.models.lowrank import LowRankLinear
+from nsvd_exp.models.lowrank import LowRankLinear, PivotedLinear
 
 Layer: TypeAlias = nn.Linear | Conv1D
 """What is compressed: y = x Wᵀ + b, with its weight as it is or, in a Conv1D, transposed."""
@@ -207,7 +207,7 @@ def _skipped(modules: Mapping[str, nn.Module], patterns: list[str]) -> set[str]:
 
 def _refusal(module: nn.Module, owners: Counter[Tensor]) -> str | None:
     """Why a module inside a block cannot be left out in silence, nor compressed; None else."""
-    if isinstance(module, LowRankLinear):
+    if isinstance(module, LowRankLinear | PivotedLinear):
         return "low-rank already: put the dense layer back first"
     if isinstance(module, nn.Linear | Conv1D):
         # Of one byte: float8, which counts as floating point.

@@ -157,13 +157,18 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> Any:
     return tokenizer
 
 
+def vocabulary_of(model: nn.Module) -> int:
+    """How many token ids the model has an embedding for."""
+    return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+
 def check_vocabulary(model: nn.Module, ids: torch.Tensor) -> None:
     """Refuse ids that the model has no embedding for.
 
     Raises:
         NsvdError: the ids come from a tokenizer with more entries than the model has.
     """
-    rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    rows = vocabulary_of(model)
     if int(ids.max()) >= rows:
         raise NsvdError(
             f"the tokenizer gives the id {int(ids.max())}, but the model has {rows} embeddings: "

@@ -48,6 +48,52 @@ class LowRankLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
 
 
+class PivotedLinear(nn.Module):
+    """z = right x, y = (z, left z) in the order of the outputs, + bias: k rows of the weight stand
+    as they are, the other m - k are combinations of them.
+
+    Args:
+        left: (m - k, k), the combinations; right: (k, n), the rows; bias: (m,) or None. Kept in the
+            dtype they come in.
+        place: (m,), int64: where among (z, left z) each output stands.
+    """
+
+    place: Tensor
+
+    def __init__(self, left: Tensor, right: Tensor, place: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        k, n = right.shape
+        self.in_features, self.out_features, self.rank = n, k + len(left), k
+        self.right, self.left = _linear(right), _linear(left)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_buffer("place", place)
+
+    @classmethod
+    def empty(cls, m: int, n: int, k: int, bias: bool, dtype: torch.dtype) -> PivotedLinear:
+        """The layer on the meta device, to be filled by a checkpoint."""
+
+        def nothing(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device="meta")
+
+        place = nothing(m, dtype=torch.int64)
+        return cls(nothing(m - k, k), nothing(k, n), place, nothing(m) if bias else None)
+
+    @property
+    def weight(self) -> Tensor:
+        """(m, n): for model code that looks at a Linear's weight."""
+        rows = self.right.weight
+        return torch.cat([rows, self.left.weight @ rows])[self.place]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*, n) to (*, m)."""
+        z = self.right(x)
+        y = torch.cat([z, self.left(z)], dim=-1).index_select(-1, self.place)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
+
+
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A Linear of these tensors: its shape first, without initialisation or a second copy.
 

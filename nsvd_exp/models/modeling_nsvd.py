@@ -35,13 +35,13 @@ from transformers.quantizers.auto import (
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .lowrank import LowRankLinear
+from .lowrank import LowRankLinear, PivotedLinear
 
 METHOD = "nsvd_exp"
 VERSION = 1
 
 # The class of the layers by the name of their form.
-LAYERS: dict[str, Any] = {"factors": LowRankLinear}
+LAYERS: dict[str, Any] = {"factors": LowRankLinear, "pivoted": PivotedLinear}
 
 TRAVELLING = ("modeling_nsvd.py", "lowrank.py")
 AUTO_MAP = {"AutoConfig": "modeling_nsvd.LowRankModelConfig"}

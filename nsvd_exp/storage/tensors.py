@@ -219,7 +219,8 @@ class _StoredInputs(Mapping[str, Statistics]):
         path = _file_of(self._folder.path, name)
         tensors, about = load_tensors(path, {"key": self._folder.key, "layer": name}, check)
         try:
-            found = Statistics(**tensors, tokens=about["tokens"])
+            gram, abs_mean, mean = (tensors[field] for field in ("gram", "abs_mean", "mean"))
+            found = Statistics(gram=gram, abs_mean=abs_mean, mean=mean, tokens=about["tokens"])
         except (KeyError, TypeError) as error:
             raise DamagedError(f"{path}: {error}") from None
         (width, *more), square = found.mean.shape or (0, 0), found.gram.shape

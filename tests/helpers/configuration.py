@@ -18,7 +18,10 @@ EIGHT = ["wikitext2", "ptb", "c4", "snips", "alpaca_eval", "mctest", "cmrc_cn", 
 METHODS = {
     "dense": (False, False, False),
     "svd": (True, False, False),
-    **dict.fromkeys(("asvd_0", "asvd_i", "asvd_ii", "asvd_iii"), (True, True, False)),
+    **dict.fromkeys(
+        ("fwsvd", "asvd_0", "asvd_i", "asvd_ii", "asvd_iii", "asvd_ridge", "kfac"),
+        (True, True, False),
+    ),
     **dict.fromkeys(("nsvd_i", "nsvd_ii", "nid_i", "nid_ii"), (True, True, True)),
 }
 """Whether a method compresses, looks at activations, has a second stage."""

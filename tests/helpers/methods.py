@@ -22,6 +22,7 @@ from nsvd_exp.methods import (
     CholeskyASVD,
     EigenASVD,
     Method,
+    RidgeASVD,
     ScaledEigenASVD,
     SecondStage,
 )
@@ -83,6 +84,8 @@ SINGLE: dict[str, Method] = {
     "EigenASVD": EigenASVD(),
     "ScaledEigenASVD scalar": ScaledEigenASVD(),
     "ScaledEigenASVD spectral": ScaledEigenASVD(reading="spectral"),
+    "RidgeASVD diagonal": RidgeASVD(),
+    "RidgeASVD identity": RidgeASVD(ridge=0.3, target="identity"),
     "own": Ridge(),
 }
 NESTED: dict[str, Method] = {
@@ -92,6 +95,8 @@ NESTED: dict[str, Method] = {
     "NID II": NID(k1=0.75, first=EigenASVD()),
     "NSVD on SVD": NSVD(k1=0.5, first=SVD()),
     "NID on ASVD": NID(k1=0.3, first=ASVD(alpha=0.5)),
+    "NSVD on ridge": NSVD(k1=0.7, first=RidgeASVD(ridge=0.3)),
+    "NID on ridge": NID(k1=0.7, first=RidgeASVD()),
     "NSVD on own, with own": NSVD(k1=0.6, first=Ridge(), second=LongestColumns()),
 }
 METHODS = SINGLE | NESTED
@@ -112,6 +117,8 @@ WHITENINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "EigenASVD": lambda X: eigen(X, lambda L: L.sqrt()),
     "ScaledEigenASVD scalar": lambda X: eigen(X, lambda L: L.max().sqrt()),
     "ScaledEigenASVD spectral": lambda X: eigen(X, lambda L: L.max().sqrt() * L),
+    "RidgeASVD diagonal": lambda X: torch.linalg.cholesky(X @ X.T + 0.1 * X.square().sum(1).diag()),
+    "RidgeASVD identity": lambda X: eigen(X, lambda L: (L + 0.3 * L.mean()).sqrt()),
     "own": lambda X: eigen(X, lambda L: (L + 0.1 * L.mean()).sqrt()),
 }
 """S (n, n) of X (n, p) by its definition (equation 4, Theorems 1 to 4)."""

@@ -31,7 +31,7 @@ def cell_agreement(result: Result) -> Agreement:
         # The rows of one table differ in k1.
         fields = {name: value for name, value in identity["method"].items() if name != "k1"}
         agreement |= _flat(f"method {result['method']}", fields)
-    for name in ("allocation", "storage"):
+    for name in ("allocation", "storage", "gradients"):
         agreement |= _flat(name, identity.get(name, {}))
     for name, title in (("solver", "solver"), ("skip", "model.skip"), ("version", "decomposition")):
         if name in identity:
@@ -40,6 +40,8 @@ def cell_agreement(result: Result) -> Agreement:
     if calibration is not None:
         settings = {name: value for name, value in calibration.items() if name != "seed"}
         agreement |= _flat("calibration", settings)
+        weights = [f"{s['weight']} of {name}" for name, s in calibration.get("mix", {}).items()]
+        agreement["calibration.mix"] = ", ".join(weights) or "None"
         if result["calibration"] is not None:
             tokens = f"calibration tokens of seed {calibration['seed']}"
             agreement[tokens] = result["calibration"]["token_sha256"]
@@ -126,6 +128,7 @@ WORDS = {
     "calibration.length": "calibration samples of {} tokens",
     "calibration.sampler": "calibration samples drawn as {} does",
     "calibration.tokenizer": "calibration samples drawn by the tokenizer {}",
+    "calibration.mix": "calibrated on a mix with {}",
     "calibration.version": "version {} of the calibration",
     "calibration.source.hub": "calibrated on {}",
     "calibration.source.sha256": "calibrated on the file {}",
@@ -134,6 +137,7 @@ WORDS_WITHOUT_A_VALUE = {
     "model.skip": "no layer skipped",
     "evaluation.max_windows": "all windows of each set",
     "calibration.tokenizer": "calibration samples drawn by the model's own tokenizer",
+    "calibration.mix": "calibrated on one text",
 }
 
 

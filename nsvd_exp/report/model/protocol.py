@@ -112,6 +112,7 @@ def _is_papers_calibration(identity: dict[str, Any] | None) -> bool:
     names = ("samples", "seed", "sampler", "tokenizer")
     return (
         all(identity[name] == default[name] for name in names)
+        and "mix" not in identity
         and identity["length"] == PAPERS_LENGTH
         and _is_source(identity["source"], "wikitext2", "train")
     )
