@@ -364,6 +364,31 @@ def test_no_difference_is_shown_for_other_text(tmp_path: Path, change: dict[str,
     assert ptb_of(block_of(tmp_path, model="llama-7b"), "dense", None).difference is None
 
 
+def test_storage_and_allocation_make_rows_of_one_table(tmp_path: Path) -> None:
+    """Each beside the paper's form, which they are compared with; those that differ stay apart."""
+    make_cell(tmp_path, method="dense", datasets=ONE)
+    make_cell(tmp_path, datasets={"ptb": 30.0})
+    fisher = {"class": "Fisher", "version": 1, "floor": "0", "ceiling": "1", "multiple": 8}
+    forms: dict[str, dict[str, object]] = {
+        "pivoted": {"storage": {"class": "Pivoted", "version": 1}},
+        "fisher": {"allocation": fisher},
+        "fisher floor 0.1": {"allocation": fisher | {"floor": "0.1"}},
+        "mine a 2 version 1": {"allocation": {"class": "own.Mine", "a": 2, "version": 1}},
+        "factors version 2": {"storage": {"class": "Factors", "version": 2}},
+    }
+    for form in forms.values():
+        make_cell(tmp_path, datasets={"ptb": 24.0}, form=form)
+    group = group_of(tmp_path)
+    found = {line.title: line for line in group.lines}
+    assert set(found) == {"Original", "ASVD-I", *(f"ASVD-I, {name}" for name in forms)}
+    entry = found["ASVD-I, pivoted"].entries["ptb"]
+    assert entry.improvement == pytest.approx(0.2)
+    assert len(entry.measurements) == 1
+    (block,) = gather(str(tmp_path), [1]).tables[1]
+    papers = {name for name, _ in paper.tables()[1].variants}
+    assert {line.row.method for line in block.lines} == papers
+
+
 # Intervals
 
 

@@ -80,6 +80,7 @@ def make_cell(
     calibrated_on: str = "wikitext2",
     units: Mapping[str, float] | None = None,
     method_block: Mapping[str, Any] | None = None,
+    form: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Result:
     """Store one cell, or add to it; a setting that its method does not have is left out.
@@ -94,6 +95,7 @@ def make_cell(
         calibrated_on: the dataset that calibration takes samples from.
         units: further fields of every measurement, such as `bits_per_byte`.
         method_block: the stored configuration of the method; None for that of `conf/method`.
+        form: `storage` and `allocation` of its identity.
         changes: fields of the result to replace.
     """
     length = length or _default_length(model)
@@ -106,6 +108,7 @@ def make_cell(
     identity["method"] = {"class": method} if compresses else None
     if compresses:
         identity |= {"ratio": decimal_text(ratio), "solver": solver, "skip": [], "version": 1}
+        identity |= form or {}
     if k1 is not None:
         identity["method"]["k1"] = decimal_text(k1)
     if calibration is not None:

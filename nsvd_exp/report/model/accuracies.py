@@ -14,7 +14,7 @@ from nsvd_exp.report.model.agreement import (
     differences,
     merged,
 )
-from nsvd_exp.report.model.methods import shown_method
+from nsvd_exp.report.model.methods import ShownMethod, form_of, row_of, shown_method
 from nsvd_exp.report.model.paper import DENSE, Row
 from nsvd_exp.storage.results import Result
 
@@ -144,10 +144,10 @@ def _block(
         by_cell.setdefault(score.result["key"], []).append(score)
     cells = {key: own[0].result for key, own in by_cell.items()}
     found = {key: {s.stored["task"]: s.stored for s in own} for key, own in by_cell.items()}
-    dense = next((found[key] for key, cell in cells.items() if _row(cell) == DENSE), {})
-    rows = [_row(cell) for cell in cells.values()]
+    dense = next((found[key] for key, cell in cells.items() if row_of(cell) == DENSE), {})
+    rows = [row_of(cell) for cell in cells.values()]
     lines = [
-        _line(cell, found[key], dense, has_several=rows.count(_row(cell)) > 1)
+        _line(cell, found[key], dense, has_several=rows.count(row_of(cell)) > 1)
         for key, cell in sorted(cells.items(), key=lambda item: _order(item[1]))
     ]
     stored = [score.stored for score in scores]
@@ -167,10 +167,10 @@ def _line(
     dense: Mapping[str, Mapping[str, Any]],
     has_several: bool,
 ) -> AccuracyLine:
-    row = _row(cell)
+    row = row_of(cell)
     calibration = cell["identity"].get("calibration")
     seed = None if calibration is None else int(calibration["seed"])
-    title = shown_method(row.method, [cell]).title
+    title = _shown(cell).title
     both = [] if row == DENSE else [task for task in scores if task in dense]
     less = {task: difference(scores[task], dense[task]) for task in both}
     return AccuracyLine(
@@ -178,13 +178,13 @@ def _line(
     )
 
 
-def _row(cell: Result) -> Row:
-    return Row(cell["method"], cell["ratio"], cell["k1"])
+def _shown(cell: Result) -> ShownMethod:
+    return shown_method(cell["method"], [cell], form_of(cell["identity"]))
 
 
 def _order(cell: Result) -> tuple[Any, ...]:
-    row = _row(cell)
-    return row.ratio or 0.0, shown_method(row.method, [cell]).place, -(row.k1 or 0.0), cell["key"]
+    row = row_of(cell)
+    return row.ratio or 0.0, _shown(cell).place, -(row.k1 or 0.0), cell["key"]
 
 
 def _marked(line: AccuracyLine, lines: Sequence[AccuracyLine]) -> AccuracyLine:

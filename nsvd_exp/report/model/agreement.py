@@ -28,11 +28,10 @@ def cell_agreement(result: Result) -> Agreement:
     agreement = _flat("model", identity["model"])
     agreement["dtype"] = identity["dtype"]
     if identity["method"] is not None:
-        # The rows of one table differ in k1.
+        # The rows of one table differ in k1, in the allocation and in the storage.
         fields = {name: value for name, value in identity["method"].items() if name != "k1"}
         agreement |= _flat(f"method {result['method']}", fields)
-    for name in ("allocation", "storage", "gradients"):
-        agreement |= _flat(name, identity.get(name, {}))
+    agreement |= _flat("gradients", identity.get("gradients", {}))
     for name, title in (("solver", "solver"), ("skip", "model.skip"), ("version", "decomposition")):
         if name in identity:
             agreement[title] = str(identity[name])

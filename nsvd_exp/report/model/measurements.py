@@ -20,6 +20,7 @@ from nsvd_exp.report.model.agreement import (
     evaluation_agreement,
     similarity_agreement,
 )
+from nsvd_exp.report.model.methods import row_of
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import (
@@ -173,11 +174,6 @@ def read_contents(results_dir: Path) -> Contents:
                     f"{path} is damaged ({problem}): move it away and run it again"
                 )
     return contents
-
-
-def row_of(result: Result) -> Row:
-    """Method, ratio and k1 of a cell."""
-    return Row(result["method"], result["ratio"], result["k1"])
 
 
 def measurements_of(result: Result) -> list[Measurement]:

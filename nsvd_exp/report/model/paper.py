@@ -33,7 +33,11 @@ LAYOUTS = {
 
 
 class Row(NamedTuple):
-    """A row of a table: a method with its ratio and k1, each None where the method has none."""
+    """A row of a table: a method with its ratio and k1, each None where the method has none.
+
+    Where a method is not in the paper's form (two factors, one ratio for all layers), its name is
+    followed by what `nsvd_exp.report.model.methods.form_of` says.
+    """
 
     method: str
     ratio: float | None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nsvd_exp.config.schema import shown
-from nsvd_exp.report.model.methods import ShownMethod, shown_method
+from nsvd_exp.report.model.methods import ShownMethod, form_of, row_of, shown_method
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.results import Result
 
@@ -146,14 +146,17 @@ def _line(record: Result, cells: Iterable[Result]) -> ProfileLine:
     quantities = {quantity.title: quantity for quantity in quantities_of(record)}
     if record["method"] is None:
         return ProfileLine(None, None, shown(record["subject"]), quantities, record)
-    row = Row(record["method"], record["ratio"], record["k1"])
-    method = shown_method(row.method, cells)
+    row, form = Row(record["method"], record["ratio"], record["k1"]), []
+    for cell in cells:
+        if cell["key"] == record["cell"]:
+            row, form = row_of(cell), form_of(cell["identity"])
+    method = shown_method(record["method"], cells, form)
     return ProfileLine(row, method, method.title, quantities, record)
 
 
-def _place(line: ProfileLine) -> tuple[float, tuple[float, str], float]:
+def _place(line: ProfileLine) -> tuple[float, tuple[float, str, str], float]:
     if line.row is None or line.method is None:
-        return float("inf"), (0.0, line.title), 0.0
+        return float("inf"), (0.0, "", line.title), 0.0
     return line.row.ratio or 0.0, line.method.place, -(line.row.k1 or 0.0)
 
 

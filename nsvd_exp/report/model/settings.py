@@ -15,8 +15,8 @@ from nsvd_exp.report.model.agreement import (
     differences,
     merged,
 )
-from nsvd_exp.report.model.measurements import Measurement, row_of
-from nsvd_exp.report.model.methods import ShownMethod, shown_method
+from nsvd_exp.report.model.measurements import Measurement
+from nsvd_exp.report.model.methods import ShownMethod, form_of, row_of, shown_method
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.results import Result
 
@@ -47,7 +47,7 @@ class Setting:
         """The rows of which anything is stored: by ratio, in the order of the methods."""
         return sorted(self._cells_by_row, key=self._place)
 
-    def _place(self, row: Row) -> tuple[float, tuple[float, str], float]:
+    def _place(self, row: Row) -> tuple[float, tuple[float, str, str], float]:
         return row.ratio or 0.0, self.methods[row.method].place, -(row.k1 or 0.0)
 
     @cached_property
@@ -58,11 +58,14 @@ class Setting:
 
     @cached_property
     def methods(self) -> dict[str, ShownMethod]:
-        """How each stored method is shown, by name."""
+        """How each stored method is shown, as rows name it."""
         by_method: dict[str, list[Result]] = {}
         for cell in self.cells:
-            by_method.setdefault(cell["method"], []).append(cell)
-        return {name: shown_method(name, cells) for name, cells in by_method.items()}
+            by_method.setdefault(row_of(cell).method, []).append(cell)
+        return {
+            name: shown_method(cells[0]["method"], cells, form_of(cells[0]["identity"]))
+            for name, cells in by_method.items()
+        }
 
     @cached_property
     def dataset_titles(self) -> dict[str, str]:

@@ -59,7 +59,8 @@ def _record(group: Group, line: Line, dataset: str, entry: Entry) -> Record:
     return {
         "model": group.model,
         "setting": "; ".join(group.differences),
-        "method": line.row.method,
+        "method": line.method.name,
+        "form": line.row.method.removeprefix(line.method.name).removeprefix(", "),
         "ratio": line.row.ratio,
         "k1": line.row.k1,
         "dataset": dataset,
