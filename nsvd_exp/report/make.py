@@ -20,6 +20,7 @@ from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.render import (
     accuracies,
+    continuations,
     documents,
     figures,
     markup,
@@ -139,6 +140,8 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
         yield PROFILES, of_profiles[extension](report.profiles)
     if report.accuracies:
         yield accuracies.NAME, accuracies.texts(report.accuracies, extension)
+    if report.continuations and extension == "md":
+        yield continuations.NAME, continuations.markdown(report.continuations)
     of_similarities: dict[str, Callable[[list[SimilarityBlock], bool], str]] = {
         "md": documents.similarity_markdown,
         "tex": documents.similarity_latex,

@@ -1,4 +1,4 @@
-"""What a `results_dir` holds: cells, their measurements and scores, and similarity records."""
+"""What a `results_dir` holds: cells, their measurements and scores, and the other records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from nsvd_exp.config.schema import shown
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.report.model import profiles
+from nsvd_exp.report.model import continuations, profiles
 from nsvd_exp.report.model.accuracies import scores_of
 from nsvd_exp.report.model.agreement import (
     Agreement,
@@ -25,6 +25,7 @@ from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import (
     CELL,
+    CONTINUATIONS,
     PROFILE,
     SCORES,
     SIMILARITY,
@@ -84,6 +85,7 @@ class Contents:
     Attributes:
         similarities: the similarity records that have layers.
         profiles: of size and speed.
+        continuations: what the models of cells made of the fixed prompts.
         scores: those of cells at tasks.
         problems: one message for each file that cannot be used.
     """
@@ -92,6 +94,7 @@ class Contents:
     measurements: list[Measurement] = field(default_factory=list)
     similarities: list[Result] = field(default_factory=list)
     profiles: list[Result] = field(default_factory=list)
+    continuations: list[Result] = field(default_factory=list)
     scores: list[Result] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -149,7 +152,7 @@ def _short_hash(key: str, result: Result) -> str:
 def read_contents(results_dir: Path) -> Contents:
     """Read everything under `results_dir`; what cannot be read becomes a message in `problems`."""
     contents = Contents()
-    for kind in (CELL, SIMILARITY, PROFILE, SCORES):
+    for kind in (CELL, SIMILARITY, PROFILE, CONTINUATIONS, SCORES):
         for path in result_paths(results_dir, kind):
             try:
                 result = read_result(path, kind)
@@ -160,6 +163,9 @@ def read_contents(results_dir: Path) -> Contents:
                 elif kind is PROFILE:
                     profiles.check(result)
                     contents.profiles.append(result)
+                elif kind is CONTINUATIONS:
+                    continuations.check(result)
+                    contents.continuations.append(result)
                 elif kind is SCORES:
                     scores_of(result)  # raises if a score lacks a field
                     contents.scores.append(result)

@@ -11,8 +11,17 @@ from pathlib import Path
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import shown
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.report.model import accuracies, gaps, profiles, results, similarities, tables
+from nsvd_exp.report.model import (
+    accuracies,
+    continuations,
+    gaps,
+    profiles,
+    results,
+    similarities,
+    tables,
+)
 from nsvd_exp.report.model.accuracies import AccuracyBlock
+from nsvd_exp.report.model.continuations import ContinuationGroup
 from nsvd_exp.report.model.gaps import Gap
 from nsvd_exp.report.model.measurements import Contents, read_contents
 from nsvd_exp.report.model.paper import LAYOUTS
@@ -37,6 +46,7 @@ class Report:
         profiles: size and speed of compressed models, by model and machine.
         similarities: laid out like Table 2, and Figure 1; empty where they are not asked for.
         accuracies: at tasks, by model and setting.
+        continuations: what the models made of the fixed prompts, by model.
         gaps: what is missing, and the commands that fill it.
         problems: one message for each file that could not be read.
     """
@@ -47,6 +57,7 @@ class Report:
     similarities: list[SimilarityBlock]
     profiles: list[ProfileGroup]
     accuracies: list[AccuracyBlock]
+    continuations: list[ContinuationGroup]
     gaps: list[Gap]
     problems: list[str]
 
@@ -58,7 +69,8 @@ class Report:
     @property
     def models(self) -> list[str]:
         """What its models are called."""
-        parts = (self.groups, self.similarities, self.profiles, self.accuracies)
+        measured = (self.groups, self.similarities, self.profiles, self.accuracies)
+        parts = (*measured, self.continuations)
         return list(dict.fromkeys(one.model for part in parts for one in part))
 
 
@@ -70,7 +82,7 @@ def contents_of(results_dir: str) -> Contents:
     """
     folder = _folder(results_dir)
     contents = read_contents(folder)
-    if contents.labels or contents.profiles:
+    if contents.labels or contents.profiles or contents.continuations:
         return contents
     if contents.problems:
         raise NsvdError("\n".join([f"no result in {results_dir} is usable:", *contents.problems]))
@@ -109,15 +121,18 @@ def gather(results_dir: str, numbers: Collection[int] = TABLES, model: str | Non
     """
     contents = contents_of(results_dir)
     by_model, profiled = contents.by_model(), profiles.build(contents)
+    written = continuations.build(contents)
     if model is not None:
         of_title = {
             contents.labels[key] for key, title in contents.titles.items() if title == shown(model)
         }
         asked = of_title | {model, shown(model)}
-        known = {*by_model, *contents.titles.values(), *(group.model for group in profiled)}
+        others = {group.model for group in profiled} | {group.model for group in written}
+        known = {*by_model, *contents.titles.values(), *others}
         by_model = {label: own for label, own in by_model.items() if label in asked}
         profiled = [group for group in profiled if group.model in asked]
-        if not by_model and not profiled:
+        written = [group for group in written if group.model in asked]
+        if not by_model and not profiled and not written:
             raise unknown_name("model", model, known)
     groups = results.build({name: own for name, own in by_model.items() if own.cells})
     built = tables.build(groups, [number for number in numbers if number != SIMILARITY_TABLE])
@@ -126,4 +141,6 @@ def gather(results_dir: str, numbers: Collection[int] = TABLES, model: str | Non
     missing = gaps.gaps_of((block for blocks in layouts.values() for block in blocks), results_dir)
     missing += gaps.similarity_gaps(alike, results_dir)
     scored = accuracies.build({name: own.scores for name, own in by_model.items()})
-    return Report(results_dir, groups, layouts, alike, profiled, scored, missing, contents.problems)
+    return Report(
+        results_dir, groups, layouts, alike, profiled, scored, written, missing, contents.problems
+    )

@@ -19,7 +19,7 @@ from nsvd_exp.report.model.headline import MEASURES
 from nsvd_exp.report.model.intervals import FEWEST_WINDOWS, Interval
 from nsvd_exp.report.model.report import Report
 from nsvd_exp.report.model.results import columns_of
-from nsvd_exp.report.render import accuracies
+from nsvd_exp.report.render import accuracies, continuations
 from nsvd_exp.report.render.headline import headlines
 from nsvd_exp.report.render.page_details import Details
 from nsvd_exp.report.render.page_views import protocol, result_rows, similarity_view, view_of
@@ -92,6 +92,8 @@ def page_text(
             ],
             accuracy_title=accuracies.TITLE,
             accuracy_legend=accuracies.LEGEND,
+            continuations_title=continuations.TITLE,
+            continuations_legend=continuations.LEGEND,
             drawings=[(d, _layers(d, f"f{number}")) for number, d in enumerate(drawings)],
             undrawn=undrawn,
             has_paper=bool(report.numbers) or any(d.svg_with_paper for d in drawings),
@@ -135,6 +137,9 @@ def _environment() -> jinja2.Environment:
         "group_title": group_title,
         "layout_title": layout_title,
         "paper_title": paper_title,
+        "line_title": continuations.line_title,
+        "prompt_title": continuations.prompt_title,
+        "written": continuations.html_text,
         "gain": _gain,
         "tint": _tint,
     }
