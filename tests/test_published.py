@@ -64,6 +64,7 @@ def test_the_report_is_that_of_the_results(name: str, extension: str) -> None:
     made = dict(table_texts(report_of(name), extension))
     names = {"results", *(f"table{number}" for number in TABLES[name])}
     names |= {"accuracy"} if report_of(name).accuracies else set()
+    names |= {"profiles"} if report_of(name).profiles else set()
     assert made.keys() == names | ({"all"} if extension == "tex" else set())
     folder = store(name) / "report"
     assert {path.stem for path in folder.glob(f"*.{extension}")} == made.keys()
