@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.cells import run, setting
-from helpers.command_line import Capture, Settings, cells_of, run_done, run_main
+from helpers.command_line import REPOSITORY, Capture, Settings, cells_of, run_done, run_main
 from helpers.configuration import compose
+from helpers.fake_hub import fake_hub
 from helpers.models import UP, edit_weights
 
 from nsvd_exp.cli.export import about_of, command_of, summary
@@ -116,6 +120,8 @@ def test_what_cannot_be_exported_is_said_before_the_work(
     code, _, err = run_main(capsys, *arguments, "export_format=gguf")
     assert code == 2
     assert "unknown export_format 'gguf'" in err
+    code, _, err = run_main(capsys, *arguments, "push_to_hub=me/mine")
+    assert (code, "export=FOLDER beside it" in err) == (2, True)
     assert not cells_of(arguments)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
@@ -134,10 +140,36 @@ def test_a_command_refuses_cells_and_names_by_one_message(
     assert (code, "nothing to export" in err) == (2, True)
     code, _, err = export_command(capsys, key, str(target), *where, "--push", "me/mine")
     assert (code, "takes a token" in err) == (2, True)
+    pushed = ["method=asvd_i", f"export={target}", "push_to_hub=me/mine"]
+    code, _, err = run_main(capsys, *arguments, *pushed)
+    assert (code, "takes a token" in err) == (1, True)
     edit_weights(Path(setting(arguments, "model.name")), lambda tensors: tensors[UP].mul_(2))
     code, _, err = export_command(capsys, key, str(target), *where)
     assert (code, "no longer what it was: the model" in err) == (2, True)
     assert not target.exists()
+
+
+@pytest.mark.slow
+def test_what_a_grid_exports_is_pushed(settings: Settings, tmp_path: Path) -> None:
+    arguments, target = [*settings(), "dataset=[ptb]"], tmp_path / "out"
+    grid = ["-m", "method=dense,svd", "ratio=0.3,0.5", "report=false"]
+    pushed = [f"export={target}", "push_to_hub=me/mine"]
+    with fake_hub() as hub:
+        # huggingface_hub reads where the hub is when it is imported.
+        done = subprocess.run(
+            [sys.executable, "-m", "nsvd_exp", *arguments, *grid, *pushed],
+            env=os.environ | hub.environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    folders = {f"me/mine-{folder.name}": folder for folder in target.iterdir()}
+    assert len(folders) == 2
+    assert hub.private == hub.repositories.keys() == folders.keys()
+    for name, folder in folders.items():
+        assert hub.repositories[name] == {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
 @pytest.mark.slow

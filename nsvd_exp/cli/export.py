@@ -66,9 +66,13 @@ def _export(options: argparse.Namespace) -> None:
     made = export(stored.plan, stored.result, Session(), Path(options.folder), options.format)
     print(summary(made))
     if options.push is not None:
-        from nsvd_exp.models.checkpoint import push
+        print(_pushed(made.folder, options.push, is_private=not options.public))
 
-        print(push(made.folder, options.push, private=not options.public))
+
+def _pushed(folder: Path, name: str, is_private: bool = True) -> str:
+    from nsvd_exp.models.checkpoint import push
+
+    return f"pushed: {push(folder, name, private=is_private)}"
 
 
 def _require_token(name: str) -> None:
@@ -88,10 +92,13 @@ def export_folder(config: Config, is_grid: bool) -> Path | None:
     others are compared, has none.
 
     Raises:
-        NsvdError: the folder holds something else, or a plain run is to export the dense model.
+        NsvdError: the folder holds something else, a plain run is to export the dense model, or
+            there is no token to push with.
     """
     if config.export is None or (is_grid and not config.compresses):
         return None
+    if config.push_to_hub is not None:
+        _require_token(config.push_to_hub)
     plan, folder = plan_cell(config), Path(config.export)
     if is_grid:
         folder /= plan.file.folder.name
@@ -121,6 +128,24 @@ def export(plan: CellPlan, result: Result, session: Session, folder: Path, forma
 
         about = about_of(plan, result)
         return export_cell(plan, result, session, str(folder), about, format, bars)
+
+
+def export_and_push(plan: CellPlan, result: Result, session: Session, folder: Path) -> str:
+    """Export a cell as its settings say, and push it where they do; what to say of it.
+
+    Args:
+        folder: from `export_folder`.
+
+    Raises:
+        NsvdError: as `export`, or the hub refuses it; what was exported stays then.
+    """
+    config = plan.config
+    made = export(plan, result, session, folder, config.export_format)
+    if config.push_to_hub is None:
+        return summary(made)
+    is_one_of_many = folder != Path(config.export or "")
+    name = f"{config.push_to_hub}-{folder.name}" if is_one_of_many else config.push_to_hub
+    return f"{summary(made)}\n{_pushed(made.folder, name)}"
 
 
 def summary(made: Export) -> str:

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nsvd_exp.cli import accuracy, terminal
-from nsvd_exp.cli.export import export, export_folder, summary
+from nsvd_exp.cli.export import export_and_push, export_folder
 from nsvd_exp.cli.generate import show_stored
 from nsvd_exp.cli.outcome import BUSY, Outcome, outcome
 from nsvd_exp.cli.turns import Turn
@@ -184,10 +183,6 @@ class Jobs:
             return CellTracker(plan, preset, self.wandb)
         return ScoresTracker(plan, preset, self.wandb)
 
-    def _exported(self, plan: CellPlan, result: Result, folder: Path) -> str:
-        """Put the model of a cell that is done into a folder; one line on it."""
-        return summary(export(plan, result, self.session, folder, plan.config.export_format))
-
     def _continue_prompts(self, plan: CellPlan) -> None:
         """Store what a cell's model makes of the fixed prompts, where that is asked for."""
         if not plan.config.generate:
@@ -202,7 +197,7 @@ class Jobs:
         if result["status"] == "failed" and not was_done:
             return outcome("failed", config, message=result["error"]["message"])
         if folder is not None:
-            log.info("%s", self._exported(plan, result, folder))
+            log.info("%s", export_and_push(plan, result, self.session, folder))
         self._continue_prompts(plan)
         values = {
             name: format_perplexity(measured["perplexity"])
@@ -244,7 +239,7 @@ class Jobs:
         terminal.show(terminal.cell_table(config, plan.found(result), dense))
         _say_done(plan.file, result, was_done)
         if folder is not None:
-            print(self._exported(plan, result, folder))
+            print(export_and_push(plan, result, self.session, folder))
         if config.generate:
             print()
             show_stored([dense_plan, plan] if config.compresses else [plan])

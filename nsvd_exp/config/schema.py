@@ -350,6 +350,8 @@ class Config:
         export: a folder for the compressed model itself; a grid puts a folder for each cell into
             it. null: none.
         export_format: `factors`, or `dense` for ordinary weights.
+        push_to_hub: USER/NAME of a private repository on the hub that what was exported is put
+            into; the cells of a grid have one each, USER/NAME-CELL. null: none.
         generate: whether a cell also continues three fixed prompts, which the store keeps.
     """
 
@@ -379,6 +381,7 @@ class Config:
     report: bool = True
     export: str | None = None
     export_format: str = "factors"
+    push_to_hub: str | None = None
     generate: bool = False
 
     def __post_init__(self) -> None:
@@ -393,6 +396,8 @@ class Config:
         _require_one_of("export_format", self.export_format, EXPORT_FORMATS)
         valid = self.export is None or bool(self.export.strip())
         _require(valid, "export", self.export, "a folder, or null")
+        pushes = self.push_to_hub is not None and self.export is None
+        _require(not pushes, "push_to_hub", self.push_to_hub, "export=FOLDER beside it")
         compares = self.measure == "similarity"  # activations of the dense model
         for name in ("export", "generate"):
             value = getattr(self, name)

@@ -32,7 +32,7 @@ from nsvd_exp.storage.keys import decimal_text, digest
 SETTINGS_WITHOUT_A_NUMBER = (
     *("data_dir", "results_dir", "cache_dir", "cache", "device", "memory", "tracking"),
     *("report", "measure", "similarity", "zeroshot", "tasks", "tasks_dir"),
-    *("export", "export_format", "generate"),
+    *("export", "export_format", "push_to_hub", "generate"),
 )
 
 

@@ -36,6 +36,12 @@ class FakeHub:
     tokens: set[str | None] = field(default_factory=set)
     blobs: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What sends a process that imports huggingface_hub here, with a token."""
+        own = {"HF_ENDPOINT": self.address, "HF_TOKEN": "hf_secret", "HF_HUB_OFFLINE": "0"}
+        return own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
     def create(self, asked: dict[str, Any]) -> tuple[int, Any]:
         """Make a repository, unless there is one."""
         name = f"{asked['organization']}/{asked['name']}"

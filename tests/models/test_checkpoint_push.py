@@ -32,11 +32,9 @@ def push(hub: FakeHub, folder: Path, name: str = NAME, private: str = "private")
 
     huggingface_hub reads where the hub is when it is imported.
     """
-    own = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_secret", "HF_HUB_OFFLINE": "0"}
-    own |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", PUSH, str(folder), name, private],
-        env=os.environ | own,
+        env=os.environ | hub.environment,
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
