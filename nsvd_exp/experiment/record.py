@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 from nsvd_exp.experiment.plan import CellPlan, SimilarityPlan, similarity_config
 from nsvd_exp.experiment.provenance import peak_memory
 from nsvd_exp.experiment.resolve import PlannedMeasurement, Resolved, public_config, public_name
+from nsvd_exp.experiment.zeroshot import ZeroshotPlan
 from nsvd_exp.models.devices import gpus_of
 from nsvd_exp.storage.results import Result, ResultFile
 
@@ -88,14 +89,24 @@ def identified(plan: Resolved, file: ResultFile, config: dict[str, Any]) -> Iden
 
 def started_cell(plan: CellPlan, previous: Result | None) -> Result:
     """A cell's result before the work: all that is known; keeps what an earlier run measured."""
+    return _started(plan, plan.file, previous, {"layers": [], "datasets": {}})
+
+
+def started_scores(plan: ZeroshotPlan, previous: Result | None) -> Result:
+    """A cell's scores before the work: all that is known; keeps what an earlier run made."""
+    return _started(plan, plan.file, previous, {"tasks": {}})
+
+
+def _started(
+    plan: Resolved, file: ResultFile, previous: Result | None, own: Mapping[str, Any]
+) -> Result:
     config = plan.config
     kept: dict[str, Any] = {
         "status": "partial",
         "created": now(),
         "achieved_ratio": None,
         "calibration": None,
-        "layers": [],
-        "datasets": {},
+        **own,
         "earlier": [],
     }
     if previous is not None:
@@ -103,7 +114,7 @@ def started_cell(plan: CellPlan, previous: Result | None) -> Result:
         kept = {name: previous[name] for name in kept}
         kept["status"] = "done" if previous["status"] == "done" else "partial"
     return {
-        **identified(plan, plan.file, public_config(plan)),
+        **identified(plan, file, public_config(plan)),
         "method": config.method["name"],
         "ratio": config.ratio if config.compresses else None,
         "k1": config.method.get("k1"),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,16 +18,10 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.compressed import Compression, Table, prepared
 from nsvd_exp.experiment.plan import CellPlan
 from nsvd_exp.experiment.provenance import environment, reset_peak_memory
-from nsvd_exp.experiment.record import (
-    Measurement,
-    Stopwatch,
-    describe,
-    ended,
-    now,
-    started_cell,
-)
+from nsvd_exp.experiment.record import Measurement, Stopwatch, now, started_cell
 from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
+from nsvd_exp.experiment.work import done_once
 from nsvd_exp.models.layers import replaced
 from nsvd_exp.models.loading import check_device
 from nsvd_exp.models.streamed import StreamedModel
@@ -56,40 +50,14 @@ def run_cell(
 ) -> Result:
     """Do what is missing of a cell and return its result, which is stored by then.
 
-    A problem in the work does not raise: the result then has `status` = `failed`, and its `error`
-    says why. A cell that was done before stays `done` in the store.
-
-    Args:
-        on_wait: is told before this waits for another process that is at the same cell; where it
-            raises, nothing is waited for.
-
-    Raises:
-        NsvdError: the stored result is damaged or of another version,
-            or the store cannot be written.
+    Args, problems and errors are as of `nsvd_exp.experiment.work.done_once`.
     """
     observer = observer or Observer()
-    with plan.file.lock(on_wait):
-        previous = plan.file.read()
-        if previous is not None and plan.is_done(previous):
-            observer.skipped(previous)  # another process did it while this one waited
-            return previous
-        cell = _Cell(plan, session, observer, started_cell(plan, previous))
-        plan.file.write(cell.result)
-        observer.started()
-        error = None
-        try:
-            cell.measure_what_is_missing()
-        except Exception as caught:
-            error = describe(caught)
-        if error is not None:  # outside of the handler, whose traceback holds the model
-            session.release_model()
-        was_done = cell.result["status"] == "done"
-        cell.result |= ended(plan, error, cell.stopwatch.seconds)
-        # What another run asked for in vain takes nothing from a cell that was done.
-        kept = {"status": "done", "error": None} if was_done else {}
-        plan.file.write(cell.result | kept)
-    observer.finished(cell.result)
-    return cell.result
+
+    def begin(previous: Result | None) -> _Cell:
+        return _Cell(plan, session, observer, started_cell(plan, previous))
+
+    return done_once(plan, session, observer, on_wait, begin)
 
 
 @dataclass
@@ -101,11 +69,12 @@ class _Cell:
     observer: Observer
     result: Result
     stopwatch: Stopwatch = field(init=False)
+    keeps_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.stopwatch = Stopwatch(self.plan.device)
 
-    def measure_what_is_missing(self) -> None:
+    def do(self) -> None:
         """All stages, if any measurement is missing."""
         plan = self.plan
         if not plan.missing(self.result):

@@ -14,9 +14,9 @@ from nsvd_exp.data.tasks import HARNESS, require_harness
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.compressed import CompressedModel, compressed
 from nsvd_exp.experiment.provenance import environment, reset_peak_memory
-from nsvd_exp.experiment.record import Stopwatch, describe, ended, identified, now
-from nsvd_exp.experiment.resolve import public_config
+from nsvd_exp.experiment.record import Stopwatch, now, started_scores
 from nsvd_exp.experiment.session import Session
+from nsvd_exp.experiment.work import done_once
 from nsvd_exp.experiment.zeroshot import PlannedTask, ZeroshotPlan
 from nsvd_exp.models.hub import max_length
 from nsvd_exp.progress import Observer
@@ -37,69 +37,15 @@ def run_zeroshot(
 ) -> Result:
     """Make the scores that are missing of a cell and return all of them, stored by then.
 
-    A problem in the work does not raise: the result then has `status` = `failed`, and its `error`
-    says why. A task that fails does not stop the others.
-
-    Args:
-        on_wait: is told before this waits for another process that is at the same cell; where it
-            raises, nothing is waited for.
-
-    Raises:
-        NsvdError: the stored result is damaged or of another version,
-            or the store cannot be written.
+    A task that fails does not stop the others. Args, problems and errors are as of
+    `nsvd_exp.experiment.work.done_once`.
     """
     observer = observer or Observer()
-    with plan.file.lock(on_wait):
-        previous = plan.file.read()
-        if previous is not None and plan.is_done(previous):
-            observer.skipped(previous)  # another process did it while this one waited
-            return previous
-        scores = _Scores(plan, session, observer, _started(plan, previous))
-        plan.file.write(scores.result)
-        observer.started()
-        error = None
-        try:
-            scores.make_what_is_missing()
-        except Exception as caught:
-            error = describe(caught)
-        if error is not None and not scores.problems:  # of the model, and not of a task
-            session.release_model()
-        was_done = scores.result["status"] == "done"
-        scores.result |= ended(plan, error, scores.stopwatch.seconds)
-        # What another run asked for in vain takes nothing from scores that were done.
-        kept = {"status": "done", "error": None} if was_done else {}
-        plan.file.write(scores.result | kept)
-    observer.finished(scores.result)
-    return scores.result
 
+    def begin(previous: Result | None) -> _Scores:
+        return _Scores(plan, session, observer, started_scores(plan, previous))
 
-def _started(plan: ZeroshotPlan, previous: Result | None) -> Result:
-    """The scores before the work: all that is known; keeps what an earlier run made."""
-    config = plan.config
-    kept: dict[str, Any] = {
-        "status": "partial",
-        "created": now(),
-        "achieved_ratio": None,
-        "calibration": None,
-        "tasks": {},
-        "earlier": [],
-    }
-    if previous is not None:
-        kept = {name: previous[name] for name in kept}
-        kept["status"] = "done" if previous["status"] == "done" else "partial"
-    return {
-        **identified(plan, plan.file, public_config(plan)),
-        "method": config.method["name"],
-        "ratio": config.ratio if config.compresses else None,
-        "k1": config.method.get("k1"),
-        "solver": config.solver if config.compresses else None,
-        "environment": None,
-        "updated": now(),
-        "seconds": {},
-        "peak_memory": None,
-        "error": None,
-        **kept,
-    }
+    return done_once(plan, session, observer, on_wait, begin)
 
 
 @dataclass
@@ -116,7 +62,12 @@ class _Scores:
     def __post_init__(self) -> None:
         self.stopwatch = Stopwatch(self.plan.device)
 
-    def make_what_is_missing(self) -> None:
+    @property
+    def keeps_model(self) -> bool:
+        """Whether it was tasks that failed."""
+        return bool(self.problems)
+
+    def do(self) -> None:
         """All stages, if any score is missing.
 
         Raises:
