@@ -120,6 +120,8 @@ def test_what_cannot_be_exported_is_said_before_the_work(
     code, _, err = run_main(capsys, *arguments, "export_format=gguf")
     assert code == 2
     assert "unknown export_format 'gguf'" in err
+    code, _, err = run_main(capsys, *arguments, f"export={tmp_path / 'x'}", "measure=zeroshot")
+    assert (code, "measure=perplexity beside it" in err) == (2, True)
     code, _, err = run_main(capsys, *arguments, "push_to_hub=me/mine")
     assert (code, "export=FOLDER beside it" in err) == (2, True)
     assert not cells_of(arguments)

@@ -398,10 +398,10 @@ class Config:
         _require(valid, "export", self.export, "a folder, or null")
         pushes = self.push_to_hub is not None and self.export is None
         _require(not pushes, "push_to_hub", self.push_to_hub, "export=FOLDER beside it")
-        compares = self.measure == "similarity"  # activations of the dense model
         for name in ("export", "generate"):
             value = getattr(self, name)
-            _require(not (compares and value), name, value, "a measure that compresses a model")
+            is_idle = bool(value) and self.measure != "perplexity"
+            _require(not is_idle, name, value, "measure=perplexity beside it")
         known_device = re.fullmatch(r"auto|cpu|cuda(:\d+|:all)?", self.device) is not None
         _require(known_device, "device", self.device, "auto, cpu, cuda, cuda:N or cuda:all")
         for place, folders in (("data_dir", self.data_dir), ("tasks_dir", self.tasks_dir)):
