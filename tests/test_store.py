@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.storage.kept import MEASUREMENTS
 from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import (
     RESULT_VERSION,
     ResultFile,
     cell_file,
-    find_measurement,
-    put_measurement,
     read_all,
     read_result,
 )
@@ -127,13 +126,13 @@ def test_read_all_reads_every_cell_in_order(tmp_path: Path) -> None:
 
 def test_a_measurement_is_found_by_dataset_and_key_alone() -> None:
     stored = result()
-    put_measurement(stored, measurement("ptb", "a"))
-    assert find_measurement(stored, "ptb", key("a")) == measurement("ptb", "a")
-    assert find_measurement(stored, "ptb", key("b")) is None
-    assert find_measurement(stored, "c4", key("a")) is None
-    assert find_measurement(None, "ptb", key("a")) is None
-    put_measurement(stored, measurement("ptb", "b"))
-    assert find_measurement(stored, "c4", key("a")) is None, "an earlier one of another dataset"
+    MEASUREMENTS.put(stored, measurement("ptb", "a"))
+    assert MEASUREMENTS.find(stored, "ptb", key("a")) == measurement("ptb", "a")
+    assert MEASUREMENTS.find(stored, "ptb", key("b")) is None
+    assert MEASUREMENTS.find(stored, "c4", key("a")) is None
+    assert MEASUREMENTS.find(None, "ptb", key("a")) is None
+    MEASUREMENTS.put(stored, measurement("ptb", "b"))
+    assert MEASUREMENTS.find(stored, "c4", key("a")) is None, "an earlier one of another dataset"
 
 
 def test_a_measurement_of_another_protocol_moves_to_earlier() -> None:
@@ -142,17 +141,17 @@ def test_a_measurement_of_another_protocol_moves_to_earlier() -> None:
     measured = [measurement("ptb", protocol) for protocol in "abac"]
     measured.append(measurement("c4", "a", 3.0))
     for one in measured:
-        put_measurement(stored, one)
+        MEASUREMENTS.put(stored, one)
     assert stored["datasets"] == {"ptb": measurement("ptb", "c"), "c4": measurement("c4", "a", 3.0)}
     assert {n["key"] for n in stored["earlier"]} == {key("a"), key("b")}
     for one in measured:
-        assert find_measurement(stored, one["dataset"], one["key"]) == one
+        assert MEASUREMENTS.find(stored, one["dataset"], one["key"]) == one
 
 
 def test_a_measurement_measured_again_replaces_itself() -> None:
     stored = result()
     for perplexity in (2.0, 3.0):
-        put_measurement(stored, measurement("ptb", "a", perplexity))
+        MEASUREMENTS.put(stored, measurement("ptb", "a", perplexity))
     assert stored["datasets"]["ptb"]["perplexity"] == pytest.approx(3.0)
     assert stored["earlier"] == []
 

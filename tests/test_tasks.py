@@ -23,8 +23,9 @@ from nsvd_exp.data.tasks import locate_task, require_harness
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.zeroshot import Accuracy, difference, mean, plan_zeroshot
+from nsvd_exp.storage.kept import TASK_SCORES
 from nsvd_exp.storage.results import SCORES, read_records
-from nsvd_exp.storage.scores import find_score, problem_of, put_score
+from nsvd_exp.storage.scores import problem_of
 
 BUNDLED = ("bundled_ending", "bundled_word")
 ABSENT = "no_such_harness"
@@ -257,10 +258,10 @@ def test_a_score_made_otherwise_moves_aside_and_is_found_again() -> None:
     result: dict[str, object] = {"tasks": {}, "earlier": []}
     whole, short = make_score("mine", "0101"), make_score("mine", "01", limit=2)
     for score in (whole, short, whole, short):
-        put_score(result, score)
+        TASK_SCORES.put(result, score)
     assert result == {"tasks": {"mine": short}, "earlier": [whole]}
-    assert find_score(result, "mine", whole["key"]) == whole
-    assert find_score(result, "mine", "no such key") is None
+    assert TASK_SCORES.find(result, "mine", whole["key"]) == whole
+    assert TASK_SCORES.find(result, "mine", "no such key") is None
 
 
 def test_a_yaml_file_says_what_the_harness_reads() -> None:

@@ -28,12 +28,12 @@ from nsvd_exp.experiment.resolve import (
     public_config,
     resolve,
 )
+from nsvd_exp.storage.kept import MEASUREMENTS
 from nsvd_exp.storage.keys import decimal_text
 from nsvd_exp.storage.results import (
     Result,
     ResultFile,
     cell_file,
-    find_measurement,
     similarity_file,
 )
 
@@ -47,7 +47,7 @@ class CellPlan(Resolved):
     def found(self, result: Result | None) -> dict[str, Result]:
         """The stored measurements that this plan asks for, by dataset."""
         found = {
-            m.dataset.name: find_measurement(result, m.dataset.name, m.key)
+            m.dataset.name: MEASUREMENTS.find(result, m.dataset.name, m.key)
             for m in self.measurements
         }
         return {name: measured for name, measured in found.items() if measured is not None}

@@ -34,7 +34,8 @@ from nsvd_exp.pipeline.evaluate import (
     word_perplexity,
 )
 from nsvd_exp.progress import Observer
-from nsvd_exp.storage.results import Result, put_measurement
+from nsvd_exp.storage.kept import MEASUREMENTS
+from nsvd_exp.storage.results import Result
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class _Cell:
         return self._measurement(measurement, tokens, nll, time.perf_counter() - start)
 
     def _keep(self, measured: Measurement) -> None:
-        put_measurement(self.result, dict(measured))
+        MEASUREMENTS.put(self.result, dict(measured))
         self.plan.file.write(self.result)
         self.observer.measured(measured)
 

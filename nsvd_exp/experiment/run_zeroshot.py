@@ -20,8 +20,8 @@ from nsvd_exp.experiment.work import done_once
 from nsvd_exp.experiment.zeroshot import PlannedTask, ZeroshotPlan
 from nsvd_exp.models.hub import max_length
 from nsvd_exp.progress import Observer
+from nsvd_exp.storage.kept import TASK_SCORES
 from nsvd_exp.storage.results import Result
-from nsvd_exp.storage.scores import put_score
 
 if TYPE_CHECKING:
     from nsvd_exp.pipeline.zeroshot import TaskScore
@@ -145,7 +145,7 @@ class _Scores:
         }
 
     def _keep(self, task: PlannedTask, score: dict[str, Any]) -> None:
-        put_score(self.result, score)
+        TASK_SCORES.put(self.result, score)
         self.plan.file.write(self.result)
         self.observer.measured(score)
 

@@ -17,9 +17,9 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.calibration_plan import STAGE_VERSIONS
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.resolve import Resolved
+from nsvd_exp.storage.kept import TASK_SCORES
 from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.results import Result, ResultFile, scores_file
-from nsvd_exp.storage.scores import find_score
 
 # The names of a grid's and a table's columns beside those of tasks.
 MEAN = "mean"
@@ -59,7 +59,7 @@ class ZeroshotPlan(Resolved):
 
     def found(self, result: Result | None) -> dict[str, Result]:
         """The stored scores that this plan asks for, by task."""
-        found = {task.name: find_score(result, task.name, task.key) for task in self.tasks}
+        found = {task.name: TASK_SCORES.find(result, task.name, task.key) for task in self.tasks}
         return {name: score for name, score in found.items() if score is not None}
 
     def missing(self, result: Result | None) -> list[PlannedTask]:

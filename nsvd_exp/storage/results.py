@@ -261,26 +261,3 @@ def _may_be_there(path: Path) -> bool:
     except OSError:  # whoever reads it says what is the matter
         return True
     return True
-
-
-def find_measurement(result: Result | None, name: str, key: str) -> Result | None:
-    """The measurement of dataset `name` with this key, or None."""
-    if result is None:
-        return None
-    current = result["datasets"].get(name)
-    candidates = ([current] if current else []) + result["earlier"]
-    return next((n for n in candidates if n["dataset"] == name and n["key"] == key), None)
-
-
-def put_measurement(result: Result, measured: Result) -> None:
-    """Make `measured` the current measurement of its dataset.
-
-    One made under another protocol (length, cap, source) moves to `earlier`; nothing is dropped.
-    """
-    name = measured["dataset"]
-    others = [n for n in result["earlier"] if (n["dataset"], n["key"]) != (name, measured["key"])]
-    previous = result["datasets"].get(name)
-    if previous is not None and previous["key"] != measured["key"]:
-        others.append(previous)
-    result["earlier"] = others
-    result["datasets"][name] = measured

@@ -1,4 +1,4 @@
-"""The scores of a cell at tasks (`zeroshot.json`): what fits together, which are current.
+"""The scores of a cell at tasks (`zeroshot.json`): what fits together.
 
 `docs/stored-files.md` describes the fields. Imports no torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from nsvd_exp.storage.files import DamagedError
+from nsvd_exp.storage.kept import TASK_SCORES
 from nsvd_exp.storage.keys import digest
 from nsvd_exp.storage.validity import ROUNDING, Result
 
@@ -18,13 +18,7 @@ def check_scores(result: Result) -> None:
     Raises:
         DamagedError: something does not fit together.
     """
-    for name, score in result["tasks"].items():
-        if score["task"] != name:
-            raise DamagedError(f"under {name} stands a score at {score['task']}")
-    for score in (*result["tasks"].values(), *result["earlier"]):
-        problem = problem_of(score)
-        if problem:
-            raise DamagedError(f"{score['task']}: {problem}")
+    TASK_SCORES.check(result, problem_of)
 
 
 def problem_of(score: Result) -> str | None:
@@ -44,26 +38,3 @@ def problem_of(score: Result) -> str | None:
     if not math.isclose(accuracy, correct.count("1") / documents, abs_tol=ROUNDING):
         return f"accuracy {accuracy} is not that of its documents"
     return None
-
-
-def find_score(result: Result | None, name: str, key: str) -> Result | None:
-    """The score at task `name` with this key, or None."""
-    if result is None:
-        return None
-    current = result["tasks"].get(name)
-    candidates = ([current] if current else []) + result["earlier"]
-    return next((s for s in candidates if s["task"] == name and s["key"] == key), None)
-
-
-def put_score(result: Result, score: Result) -> None:
-    """Make `score` the current one at its task.
-
-    One made otherwise (limit, examples, another version) moves to `earlier`; nothing is dropped.
-    """
-    name = score["task"]
-    others = [s for s in result["earlier"] if (s["task"], s["key"]) != (name, score["key"])]
-    previous = result["tasks"].get(name)
-    if previous is not None and previous["key"] != score["key"]:
-        others.append(previous)
-    result["earlier"] = others
-    result["tasks"][name] = score

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsvd_exp.storage.files import DamagedError, checksum
+from nsvd_exp.storage.kept import MEASUREMENTS
 from nsvd_exp.storage.keys import digest
 
 Result = dict[str, Any]
@@ -114,13 +115,7 @@ def _refuse_constant(name: str) -> None:
 
 def check_measurements(result: Result) -> None:
     """Refuse a perplexity that is not the one of its losses."""
-    for name, measured in result["datasets"].items():
-        if measured["dataset"] != name:
-            raise DamagedError(f"under {name} stands a measurement of {measured['dataset']}")
-    for measured in (*result["datasets"].values(), *result["earlier"]):
-        problem = problem_of(measured)
-        if problem:
-            raise DamagedError(f"{measured['dataset']}: {problem}")
+    MEASUREMENTS.check(result, problem_of)
 
 
 def problem_of(measured: Result) -> str | None:

@@ -26,12 +26,12 @@ from nsvd_exp.report.model.protocol import default_calibration, model_files
 from nsvd_exp.report.model.report import gather
 from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.tables import Block
+from nsvd_exp.storage.kept import MEASUREMENTS
 from nsvd_exp.storage.keys import decimal_text, digest
 from nsvd_exp.storage.results import (
     PROFILE,
     Result,
     cell_file,
-    put_measurement,
     similarity_file,
     subject_file,
 )
@@ -130,7 +130,7 @@ def make_cell(
     result |= {name: (cell.read() or result)[name] for name in ("datasets", "earlier")}
     for name, value in datasets.items():
         measured = _measurement(model, name, value, identity, windows, length, max_windows)
-        put_measurement(result, measured | dict(units or {}))
+        MEASUREMENTS.put(result, measured | dict(units or {}))
     cell.write(result)
     return result
 

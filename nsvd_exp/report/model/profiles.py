@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,8 @@ class ProfileGroup:
 
 def build(contents: Contents) -> list[ProfileGroup]:
     """One group per model and machine."""
-    labels = {cell["key"]: contents.label_of(cell) for cell in contents.cells}
+    cells = {cell["key"]: cell for cell in contents.cells}
+    labels = {key: contents.label_of(cell) for key, cell in cells.items()}
     groups: dict[tuple[str, str], list[Result]] = {}
     for record in contents.profiles:
         model = labels.get(record["cell"], shown(record["model"]))
@@ -115,7 +116,7 @@ def build(contents: Contents) -> list[ProfileGroup]:
     found: list[ProfileGroup] = []
     for (model, machine), records in sorted(groups.items()):
         place = sum(group.model == model for group in found)
-        lines = sorted((_line(record, contents.cells) for record in records), key=_place)
+        lines = sorted((_line(record, cells) for record in records), key=_place)
         titles = dict.fromkeys(title for line in lines for title in line.quantities)
         found.append(ProfileGroup(model, machine, place, lines, list(titles)))
     return found
@@ -142,15 +143,14 @@ def machine_of(record: Result) -> str:
     return shown(", ".join([*map(str, parts), str(record["dtype"])]))
 
 
-def _line(record: Result, cells: Iterable[Result]) -> ProfileLine:
+def _line(record: Result, cells: Mapping[str, Result]) -> ProfileLine:
     quantities = {quantity.title: quantity for quantity in quantities_of(record)}
     if record["method"] is None:
         return ProfileLine(None, None, shown(record["subject"]), quantities, record)
     row, form = Row(record["method"], record["ratio"], record["k1"]), []
-    for cell in cells:
-        if cell["key"] == record["cell"]:
-            row, form = row_of(cell), form_of(cell["identity"])
-    method = shown_method(record["method"], cells, form)
+    if (cell := cells.get(record["cell"])) is not None:
+        row, form = row_of(cell), form_of(cell["identity"])
+    method = shown_method(record["method"], cells.values(), form)
     return ProfileLine(row, method, method.title, quantities, record)
 
 
