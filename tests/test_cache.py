@@ -23,7 +23,7 @@ from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.storage.cache import BASES, KEPT, KINDS, STATISTICS, Cache
 from nsvd_exp.storage.files import ScratchFolder
-from nsvd_exp.storage.temporary import make_temporary
+from nsvd_exp.storage.temporary import make_temporary, make_temporary_folder
 from nsvd_exp.storage.tensors import FORMAT
 
 Settings = Callable[..., list[str]]
@@ -174,7 +174,7 @@ def test_what_dead_processes_left_is_shown_counted_and_goes_with_the_next_run(
     kept = put(cache, "a", 10)
     left = left_by_the_dead(tmp_path)
     living = ScratchFolder(tmp_path, ".streamed.other.")
-    handle, written = make_temporary(kept.parent, ".other.safetensors.", ".tmp")
+    handle, written = make_temporary_folder(kept.parent, ".other.safetensors.", ".tmp")
     found = {one.path: one for one in cache.temporaries()}
     assert {path for path in found if found[path].is_dead} == set(left)
     assert {path for path in found if not found[path].is_dead} == {living.path, written}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.experiment.order import next_job, sharing_group
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.progress import Pace, about
-from nsvd_exp.storage.files import take
+from nsvd_exp.storage.files import hold, take
 
 
 @pytest.fixture
@@ -298,11 +300,22 @@ def test_processes_that_do_one_grid_do_different_cells(
     arguments = [*settings(), "dataset=[ptb]", "report=false", f"hydra/launcher={launcher}"]
     grid = ["-m", *arguments, "method=dense,svd,asvd_0,asvd_i,nsvd_i", "ratio=0.2,0.3,0.4"]
     count = 3
-    processes = [
-        subprocess.Popen(command(*grid, f"hydra.sweep.dir={tmp_path / str(number)}"),
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for number in range(count)
-    ]  # fmt: skip
+    run_process(*arguments, "method=asvd_i", f"results_dir={tmp_path / 'alone'}")
+    (of_alone,) = (tmp_path / "alone" / "cache" / "calibration").glob("*.lock")
+    lock = plan_cell(compose(*arguments)).cache_dir / "calibration" / of_alone.name
+    lock.parent.mkdir(parents=True)
+    logs = [tmp_path / f"{number}.txt" for number in range(count)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hold(lock, "the calibration, for the test", pytest.fail))
+        processes = [
+            subprocess.Popen(command(*grid, f"hydra.sweep.dir={log.with_suffix('')}"),
+                             stdout=subprocess.PIPE, stderr=log.open("w"), text=True)
+            for log in logs
+        ]  # fmt: skip
+        while not all("at the calibration" in log.read_text() for log in logs):
+            assert [process.poll() for process in processes] == [None] * count
+            time.sleep(0.1)
+    # Each is at a cell of its own now, and goes on with it.
     ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * count, ended
     done = [int((re.findall(r"(\d+) done", out) or ["0"])[0]) for out, _ in ended]

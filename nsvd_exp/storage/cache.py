@@ -6,7 +6,7 @@
     cache_dir/<kind>/<key>.json             what an entry is of; its time is that of its last use
     cache_dir/<kind>/<key>*                 its files and folders
     cache_dir/.streamed.*, .hidden.*        what a streamed model needs for itself
-    .*.tmp                                  files that are being written
+    .*.tmp                                  folders of files that are being written
 
 An entry is in use from `Cache.use` until the same `Cache` uses another of its kind, or ends. Who
 removes entries looks at the living processes under `.lock`, which `use` takes too: an entry is
@@ -269,7 +269,8 @@ def _key_of(path: Path) -> str:
 
 
 def _iterdir(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())
+    with suppress(FileNotFoundError, NotADirectoryError):
+        yield from folder.iterdir()
 
 
 def _status(path: Path) -> tuple[int, float]:
@@ -278,10 +279,17 @@ def _status(path: Path) -> tuple[int, float]:
     Files that are being written there are not among them.
     """
     size, changed = 0, 0.0
-    inside = [file for file in path.rglob("*") if not file.match(TEMPORARY)]
-    for file in [path, *inside]:
+    for file in [path, *_inside(path)]:
         with suppress(FileNotFoundError):  # a temporary file that was renamed meanwhile
             status = file.stat()
             size += status.st_size if file.is_file() else 0
             changed = max(changed, status.st_mtime)
     return size, changed
+
+
+def _inside(path: Path) -> Iterator[Path]:
+    """All files and folders in a folder, but for what is being written."""
+    for inner in _iterdir(path):
+        if not inner.match(TEMPORARY):
+            yield inner
+            yield from _inside(inner)

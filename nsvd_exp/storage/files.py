@@ -16,9 +16,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import stat
-import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.storage.temporary import NO_FLOCK, lock_in, make_temporary, remove_dead
+from nsvd_exp.storage.temporary import NO_FLOCK, make_temporary_folder, remove_dead
 
 # Of a name that becomes part of a path. A file system takes 255 bytes, and more is added to it.
 LONGEST_NAME, LONGEST_NAME_BYTES = 100, 200
@@ -98,17 +98,21 @@ def read_regular(path: Path) -> bytes:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the folder of `path`, then rename it to `path`."""
+    """Let `write` make a file in a temporary folder beside `path`, then rename it to `path`.
+
+    It may do so in any way, also by renaming another file, as safetensors does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = make_temporary(path.parent, f".{path.name}.", ".tmp")
+    lock, folder = make_temporary_folder(path.parent, f".{path.name}.", ".tmp")
     try:
+        temporary = folder / path.name
         write(temporary)
-        temporary.chmod(0o644)  # those of mkstemp are private; a store is shared
-        os.fsync(handle)
+        temporary.chmod(0o644)  # some writers make private files; a store is shared
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-        os.close(handle)
+        _discard(lock, folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -193,18 +197,17 @@ class ScratchFolder:
 
     def __init__(self, parent: Path, prefix: str) -> None:
         remove_dead(parent.glob(f"{prefix}*"))
-        handle = None
-        while handle is None:
-            self._folder = tempfile.TemporaryDirectory(
-                dir=parent, prefix=prefix, ignore_cleanup_errors=True
-            )
-            self.path = Path(self._folder.name)
-            handle = lock_in(self.path)
-        self._release = weakref.finalize(self, os.close, handle)
+        handle, self.path = make_temporary_folder(parent, prefix)
+        self._remove = weakref.finalize(self, _discard, handle, self.path)
 
     def remove(self) -> None:
         """Remove it now."""
-        self._folder.cleanup()
+        self._remove()
+
+
+def _discard(lock: int, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Temporary files and folders that go with their process, or with the next one that sees them.
 
 Each is locked by the process that made it as long as it needs it. The kernel lets go of the lock
-when the process dies, however it dies: what nobody has locked is of a dead process. Imports no
-torch.
+when the process dies, however it dies: what nobody has locked is of a dead process. A folder is
+locked by a file of its own in it, so that what else stands there may be replaced. Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-# Files that are being written, in the folder where they will be.
+# Folders of files that are being written, each in the folder where its file will be.
 TEMPORARY = ".*.tmp"
 
 
@@ -88,18 +88,22 @@ def _take(handle: int, path: Path, without_locks: bool = False) -> bool:
 
 
 def temporaries_in(folder: Path) -> list[Path]:
-    """The files in a folder, itself alone, that `write_atomically` has not renamed yet."""
+    """What `write_atomically` has in a folder, itself alone, for files that are not whole yet."""
     return list(folder.glob(TEMPORARY))
 
 
-def lock_in(folder: Path) -> int | None:
-    """The descriptor of the lock in a new folder; None if it was taken for one of the dead."""
-    lock = folder / ".lock"
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT)
-    except FileNotFoundError:
-        return None
-    if _take(handle, lock, without_locks=True):  # nobody can take it for anything then
-        return handle
-    os.close(handle)
-    return None
+def make_temporary_folder(parent: Path, prefix: str, suffix: str = "") -> tuple[int, Path]:
+    """A new folder, and the descriptor of its lock: as long as that is open, `remove_dead` spares it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix, suffix=suffix))
+        # Before it is locked, another process may take it for one of a dead process.
+        with suppress(FileNotFoundError):
+            lock = folder / ".lock"
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+            if _take(handle, lock, without_locks=True):
+                return handle, folder
+            os.close(handle)
