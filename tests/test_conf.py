@@ -148,22 +148,27 @@ PRESETS = {
     "table6": (9, 3, 3),
     "figure1": (1, 1, 8),
     "smoke": (10, 10, 10),
+    "beyond": (51, 51, 49),
 }
 
 
 @functools.cache
-def grid_of(preset: str) -> dict[str, str]:
-    """The axes of a preset, which is a grid."""
+def grids_of(preset: str) -> list[dict[str, str]]:
+    """The grids of a preset: the axes of each, with those that all share."""
     configuration = composed(f"experiment={preset}", with_hydra=True).hydra
     assert configuration.mode == RunMode.MULTIRUN
-    return {name: str(values) for name, values in (configuration.sweeper.params or {}).items()}
+    shared, grids = configuration.sweeper.params or {}, configuration.sweeper.grids or [{}]
+    return [{name: str(v) for name, v in {**shared, **grid}.items()} for grid in grids]
 
 
 def jobs_of(preset: str, *typed: str) -> list[list[str]]:
-    """The overrides of each job, as Hydra splits a preset's grid and what is typed behind it."""
-    given = [*(f"{name}={values}" for name, values in grid_of(preset).items()), *typed]
-    batches = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None)
-    return [list(job) for batch in batches for job in batch]
+    """The overrides of each job, as Hydra splits a preset's grids and what is typed behind them."""
+    jobs = []
+    for grid in grids_of(preset):
+        given = [*(f"{name}={values}" for name, values in grid.items()), *typed]
+        parsed = OverridesParser.create().parse_overrides(given)
+        jobs += [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    return [list(job) for job in jobs]
 
 
 def stored_by(preset: str, *typed: str) -> set[Path]:
@@ -182,11 +187,11 @@ def stored_by(preset: str, *typed: str) -> set[Path]:
 def test_a_preset_is_a_grid_that_composes_on_the_papers_models(name: str) -> None:
     assert set(group_choices("experiment")) == set(PRESETS)
     assert len(jobs_of(name)) == PRESETS[name][0]
-    for setting, values in grid_of(name).items():
-        for value in values.split(","):
-            config = compose(f"experiment={name}", f"{setting}={value.strip()}")
-            assert config.calibration.samples == (64 if config.model.title == "tiny" else 256)
-            assert config.evaluation.dtype == (None if name == "smoke" else "float32")
+    for job in jobs_of(name):
+        config = compose(f"experiment={name}", *job)
+        assert config.calibration.samples == (64 if config.model.title == "tiny" else 256)
+        is_plain = name in ("smoke", "figure1", "table2")
+        assert config.evaluation.dtype == (None if is_plain else "float32")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -200,6 +205,12 @@ def test_tables_share_their_cells() -> None:
     first, *others = (stored_by(f"table{n}", "model=tiny") for n in (1, 3, 4, 5, 6))
     assert [len(cells - first) for cells in others] == [4, 3, 0, 0]
     assert stored_by("table2") == stored_by("figure1")
+    shared = stored_by("beyond", "model=tiny") & first
+    assert {folder.name.rpartition("-")[0] for folder in shared} == {
+        "dense",
+        *(f"asvd_i-{ratio}" for ratio in (0.1, 0.2, 0.3)),
+        *(f"nsvd_i-{ratio}-0.95" for ratio in (0.1, 0.2, 0.3)),
+    }
 
 
 def test_a_preset_can_be_narrowed_and_widened() -> None:

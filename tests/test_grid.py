@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from nsvd_exp.cli.compose import Composer, Job
 from nsvd_exp.cli.jobs import BusyError, Jobs
 from nsvd_exp.cli.launchers.task import Task
+from nsvd_exp.cli.sweep import GridSweeper
 from nsvd_exp.cli.turns import Turn, Turns, is_stored, lock_files
 from nsvd_exp.config.files import conf_dir, register
 from nsvd_exp.experiment.order import next_job, sharing_group
@@ -45,6 +46,23 @@ def composer(loader: ConfigLoaderImpl, *hydra: str) -> tuple[Composer, DictConfi
     """What composes the jobs of a grid, and the configuration of the grid itself."""
     master = loader.load_configuration("config", list(hydra), RunMode.MULTIRUN)
     return Composer(loader, master), master
+
+
+def test_several_grids_are_gone_through_one_after_the_other_and_each_job_once(
+    loader: ConfigLoaderImpl,
+) -> None:
+    grids = [{"method": "svd,asvd_i"}, {"method": "asvd_ridge", "method.ridge": 0.3}]
+    sweeper = GridSweeper(None, DictConfig({"ratio": "0.1,0.2"}), [DictConfig(g) for g in grids])
+    ridge = ("method=asvd_ridge", "method.ridge=0.3")
+    at = {ratio: f"ratio={ratio}" for ratio in (0.1, 0.2)}
+    plain = [(at[ratio], f"method={name}") for ratio in at for name in ("svd", "asvd_i")]
+    assert sweeper.jobs([], loader) == [*plain, *((at[ratio], *ridge) for ratio in at)]
+    assert sweeper.jobs(["ratio=0.2", "k1=0.5"], loader) == [
+        (at[0.2], "method=svd", "k1=0.5"), (at[0.2], "method=asvd_i", "k1=0.5"),
+        (at[0.2], *ridge, "k1=0.5"),
+    ]  # fmt: skip
+    typed = ["method=svd", "method.ridge=0.3", "ratio=0.2"]
+    assert sweeper.jobs(typed, loader) == [(at[0.2], "method=svd", "method.ridge=0.3")]
 
 
 MIXED_GRID: list[Job] = [
@@ -297,8 +315,14 @@ def test_records_that_were_only_waited_for_were_there(settings: Settings) -> Non
 def test_processes_that_do_one_grid_do_different_cells(
     settings: Settings, tmp_path: Path, launcher: str
 ) -> None:
-    arguments = [*settings(), "dataset=[ptb]", "report=false", f"hydra/launcher={launcher}"]
-    grid = ["-m", *arguments, "method=dense,svd,asvd_0,asvd_i,nsvd_i", "ratio=0.2,0.3,0.4"]
+    arguments = [*settings(), "dataset=[ptb]", "report=false"]
+    grid = [
+        "-m",
+        *arguments,
+        f"hydra/launcher={launcher}",
+        "method=dense,svd,asvd_0,asvd_i,nsvd_i",
+        "ratio=0.2,0.3,0.4",
+    ]
     count = 3
     run_process(*arguments, "method=asvd_i", f"results_dir={tmp_path / 'alone'}")
     (of_alone,) = (tmp_path / "alone" / "cache" / "calibration").glob("*.lock")

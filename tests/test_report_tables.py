@@ -373,7 +373,7 @@ def test_storage_and_allocation_make_rows_of_one_table(tmp_path: Path) -> None:
         "pivoted": {"storage": {"class": "Pivoted", "version": 1}},
         "fisher": {"allocation": fisher},
         "fisher floor 0.1": {"allocation": fisher | {"floor": "0.1"}},
-        "mine a 2 version 1": {"allocation": {"class": "own.Mine", "a": 2, "version": 1}},
+        "Mine a 2 version 1": {"allocation": {"class": "own.Mine", "a": 2, "version": 1}},
         "factors version 2": {"storage": {"class": "Factors", "version": 2}},
     }
     for form in forms.values():
@@ -387,6 +387,31 @@ def test_storage_and_allocation_make_rows_of_one_table(tmp_path: Path) -> None:
     (block,) = gather(str(tmp_path), [1]).tables[1]
     papers = {name for name, _ in paper.tables()[1].variants}
     assert {line.row.method for line in block.lines} == papers
+
+
+def test_fields_of_a_method_and_what_is_mixed_in_make_rows_of_one_table(tmp_path: Path) -> None:
+    """Only what is not as in `conf/method` is named; seeds of one row are averaged."""
+    make_cell(tmp_path, method="dense", datasets=ONE)
+    make_cell(tmp_path, datasets={"ptb": 30.0})
+    ridge = {"class": "RidgeASVD", "version": 1, "ridge": "0.1", "target": "diagonal"}
+    for value, perplexity in (("0.1", 28.0), ("0.3", 24.0)):
+        form = {"method": ridge | {"ridge": value}}
+        make_cell(tmp_path, method="asvd_ridge", datasets={"ptb": perplexity}, form=form)
+    nested = {"class": "NSVD", "version": 1, "k1": "0.95", "second": {"class": "TruncatedSVD"}}
+    make_cell(tmp_path, method="nsvd_i", form={"method": {**nested, "first": {"class": "RidgeASVD",
+              "version": 1, "ridge": "0.3", "target": "diagonal"}}})  # fmt: skip
+    for seed in (3, 4):
+        cell = make_cell(tmp_path, method="asvd_ii", datasets={"ptb": 20.0 + seed}, seed=seed)
+        cell["identity"]["calibration"]["mix"] = {
+            "random": {"weight": "0.1", "samples": 64, "length": 256, "seed": seed}
+        }
+        rewrite(tmp_path, cell)
+    found = {line.title: line for line in group_of(tmp_path).lines}
+    assert found["ASVD-RIDGE"].entries["ptb"].improvement == pytest.approx(1 - 28 / 30)
+    assert found["ASVD-RIDGE, ridge 0.3"].entries["ptb"].improvement == pytest.approx(0.2)
+    assert "NSVD-I, first ridge 0.3, first target diagonal" in found
+    mixed = found["ASVD-II, 10% random"].entries["ptb"]
+    assert (mixed.perplexity, len(mixed.measurements)) == (23.5, 2)
 
 
 # Intervals

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,18 @@ class GridSweeper(Sweeper):
     Args:
         max_batch_size: so many jobs are launched at a time; None: all of them.
         params: values of a preset, which the command line may replace.
+        grids: values beside `params`, for a preset of several grids; each job is done once.
     """
 
-    def __init__(self, max_batch_size: int | None, params: DictConfig | None = None) -> None:
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: DictConfig | None = None,
+        grids: Sequence[DictConfig] = (),
+    ) -> None:
         self.max_batch_size = max_batch_size
         self.params = {str(name): value for name, value in (params or {}).items()}
+        self.grids = [{str(name): value for name, value in grid.items()} for grid in grids]
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -63,7 +70,7 @@ class GridSweeper(Sweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        jobs = self._jobs(arguments, loader)
+        jobs = self.jobs(arguments, loader)
         if len(jobs) > 1:
             stderr().print(f"{len(jobs)} jobs: all are checked before the first one starts")
         composer = Composer(loader, self.config)
@@ -83,12 +90,23 @@ class GridSweeper(Sweeper):
             sys.exit(code)
         return [in_typed_order]
 
-    def _jobs(self, arguments: Sequence[str], loader: ConfigLoader) -> list[Job]:
+    def jobs(self, arguments: Sequence[str], loader: ConfigLoader) -> list[Job]:
+        """The jobs of the grids under what was typed, each once, in the order of the grids.
+
+        Raises:
+            NsvdError: the values of a sweep are no list.
+        """
+        parser = OverridesParser.create(loader)
+        jobs = [self._product(grid, arguments, parser) for grid in self.grids or [{}]]
+        return list(dict.fromkeys(itertools.chain(*jobs)))
+
+    def _product(
+        self, grid: Mapping[str, Any], arguments: Sequence[str], parser: OverridesParser
+    ) -> Iterator[Job]:
         from nsvd_exp.cli.arguments import normalise
 
-        given = [normalise(f"{name}={value}") for name, value in self.params.items()]
+        given = [normalise(f"{name}={value}") for name, value in (self.params | grid).items()]
         values: dict[str, list[str]] = {}
-        parser = OverridesParser.create(loader)
         for override in parser.parse_overrides([*given, *arguments]):
             name = override.get_key_element()
             if not override.is_sweep_override():
@@ -98,7 +116,7 @@ class GridSweeper(Sweeper):
             else:
                 raise NsvdError(f"{override.input_line}: expected values to go through, a,b,c")
             values[name] = [f"{name}={text}" for text in texts]
-        return list(itertools.product(*values.values()))
+        return itertools.product(*values.values())
 
     def _batches(self, order: Sequence[int]) -> Iterator[list[int]]:
         size = self.max_batch_size or max(len(order), 1)

@@ -82,8 +82,14 @@ def group_choices(group: str, more: Sequence[str] = ()) -> list[str]:
 
 
 @functools.cache
+def files_of(group: str) -> dict[str, dict[str, Any]]:
+    """What each file of a folder of `conf/` says, by name."""
+    paths = sorted((conf_dir() / group).glob("*.yaml"))
+    files: dict[str, Any] = {p.stem: OmegaConf.to_container(OmegaConf.load(p)) for p in paths}
+    return files
+
+
 def method_files() -> dict[str, dict[str, Any]]:
     """What each file of `conf/method/` says, by name, in the order in which tables show them."""
-    paths = (conf_dir() / "method").glob("*.yaml")
-    files: dict[str, Any] = {p.stem: OmegaConf.to_container(OmegaConf.load(p)) for p in paths}
+    files = files_of("method")
     return dict(sorted(files.items(), key=lambda item: item[1].get("order", math.inf)))

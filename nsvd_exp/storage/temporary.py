@@ -93,7 +93,7 @@ def temporaries_in(folder: Path) -> list[Path]:
 
 
 def make_temporary_folder(parent: Path, prefix: str, suffix: str = "") -> tuple[int, Path]:
-    """A new folder, and the descriptor of its lock: as long as that is open, `remove_dead` spares it.
+    """A new folder, and the descriptor of its lock, as of `make_temporary`.
 
     Raises:
         OSError: it cannot be made.

@@ -179,7 +179,7 @@ def _line(
 
 
 def _shown(cell: Result) -> ShownMethod:
-    return shown_method(cell["method"], [cell], form_of(cell["identity"]))
+    return shown_method(cell["method"], [cell], form_of(cell))
 
 
 def _order(cell: Result) -> tuple[Any, ...]:

@@ -28,23 +28,26 @@ def cell_agreement(result: Result) -> Agreement:
     agreement = _flat("model", identity["model"])
     agreement["dtype"] = identity["dtype"]
     if identity["method"] is not None:
-        # The rows of one table differ in k1, in the allocation and in the storage.
-        fields = {name: value for name, value in identity["method"].items() if name != "k1"}
-        agreement |= _flat(f"method {result['method']}", fields)
+        # The rows of one table differ in the method's fields, the mix, the allocation, the storage.
+        leaves = _flat(f"method {result['method']}", identity["method"])
+        agreement |= {k: v for k, v in leaves.items() if k.endswith((".class", ".version"))}
     agreement |= _flat("gradients", identity.get("gradients", {}))
     for name, title in (("solver", "solver"), ("skip", "model.skip"), ("version", "decomposition")):
         if name in identity:
             agreement[title] = str(identity[name])
     calibration = identity.get("calibration")
     if calibration is not None:
-        settings = {name: value for name, value in calibration.items() if name != "seed"}
-        agreement |= _flat("calibration", settings)
-        weights = [f"{s['weight']} of {name}" for name, s in calibration.get("mix", {}).items()]
-        agreement["calibration.mix"] = ", ".join(weights) or "None"
+        leaves = _flat("calibration", {k: v for k, v in calibration.items() if k != "seed"})
+        agreement |= {k: v for k, v in leaves.items() if not _is_of_a_mix(k)}
         if result["calibration"] is not None:
             tokens = f"calibration tokens of seed {calibration['seed']}"
             agreement[tokens] = result["calibration"]["token_sha256"]
     return agreement
+
+
+def _is_of_a_mix(name: str) -> bool:
+    """Whether this is the weight or the seed of a source that was mixed in."""
+    return name.startswith("calibration.mix.") and name.endswith((".weight", ".seed"))
 
 
 def evaluation_agreement(measurement: Mapping[str, Any]) -> Agreement:
@@ -127,7 +130,6 @@ WORDS = {
     "calibration.length": "calibration samples of {} tokens",
     "calibration.sampler": "calibration samples drawn as {} does",
     "calibration.tokenizer": "calibration samples drawn by the tokenizer {}",
-    "calibration.mix": "calibrated on a mix with {}",
     "calibration.version": "version {} of the calibration",
     "calibration.source.hub": "calibrated on {}",
     "calibration.source.sha256": "calibrated on the file {}",
@@ -136,7 +138,6 @@ WORDS_WITHOUT_A_VALUE = {
     "model.skip": "no layer skipped",
     "evaluation.max_windows": "all windows of each set",
     "calibration.tokenizer": "calibration samples drawn by the model's own tokenizer",
-    "calibration.mix": "calibrated on one text",
 }
 
 

@@ -155,9 +155,6 @@ def _calibration_overrides(setting: Setting, cell: Result) -> list[str]:
     found = [f"calibration.{k}={v}" for k, v in stored.items() if v != default[k]]
     if calibration["dataset"]["name"] != "wikitext2":
         found.append(f"calibration.dataset={calibration['dataset']['name']}")
-    if calibration.get("mix"):
-        weights = [f"{name}:{weight}" for name, weight in calibration["mix"].items()]
-        found.append(f"calibration.mix={{{','.join(weights)}}}")
     return found
 
 

@@ -7,14 +7,14 @@ earlier version) and for a method that only the paper has, the file in `conf/met
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from nsvd_exp import methods
-from nsvd_exp.config.files import method_files
+from nsvd_exp.config.classes import TARGET, build
+from nsvd_exp.config.files import files_of, method_files
 from nsvd_exp.config.schema import shown
 from nsvd_exp.experiment.resolve import class_identity
 from nsvd_exp.models import storage
@@ -48,24 +48,53 @@ PLAIN = {"storage": "Factors", "allocation": "Uniform"}
 """The classes of the paper's form: two factors, and the same ratio in each layer."""
 
 
-def form_of(identity: Mapping[str, Any]) -> list[str]:
-    """How a cell's products are stored and its ranks allocated, where that is not as in the paper:
-    `pivoted`, `fisher`, each with the fields that are not the default of its class."""
-    found = []
+def form_of(result: Result) -> list[str]:
+    """What tells a cell from the plain one of its method: fields that are not as its file in
+    `conf/method` has them, what was mixed into the calibration, and how products are stored and
+    ranks allocated: `ridge 0.3`, `10% random`, `pivoted`, `fisher`."""
+    identity = result["identity"]
+    found = _unusual(_fields(identity["method"] or {}), _usual_fields(result["method"]))
+    mix = (identity.get("calibration") or {}).get("mix", {})
+    found += [f"{100 * float(source['weight']):g}% {name}" for name, source in mix.items()]
     for part, plain in PLAIN.items():
         block = dict(identity.get(part) or {"class": plain, "version": 1})
         name = block.pop("class")
-        fields = [f"{k} {v}" for k, v in block.items() if _defaults(part, name).get(k) != v]
+        fields = _unusual(block, _defaults(part, name))
         if name != plain or fields:
-            words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name.rpartition(".")[2]).lower()
-            found.append(" ".join([words, *fields]))
+            found.append(" ".join([_file_of(part, name), *fields]))
     return found
 
 
 def row_of(result: Result) -> Row:
     """Method with its form, ratio and k1 of a cell."""
-    method = ", ".join([result["method"], *form_of(result["identity"])])
-    return Row(method, result["ratio"], result["k1"])
+    return Row(", ".join([result["method"], *form_of(result)]), result["ratio"], result["k1"])
+
+
+def _unusual(fields: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    return [f"{name} {value}" for name, value in fields.items() if usual.get(name) != value]
+
+
+def _fields(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a method but for k1, which is a column, those of its stages with their name.
+
+    Methods of other classes or versions are never in one table.
+    """
+    found: dict[str, Any] = {}
+    for name, value in identity.items():
+        if isinstance(value, Mapping):
+            found |= _fields(value, f"{prefix}{name} ")
+        elif name not in ("class", "version") and prefix + name != "k1":
+            found[prefix + name] = value
+    return found
+
+
+@cache
+def _usual_fields(method: str) -> dict[str, Any]:
+    """The fields as the file in `conf/method` has them; none where there is no such file."""
+    block = {name: value for name, value in _files().get(method, {}).items() if name != "k1"}
+    if not block.get(TARGET):
+        return {}
+    return _fields(class_identity(build(methods.Method, block, "method")))
 
 
 @cache
@@ -94,6 +123,13 @@ def shown_method(name: str, cells: Iterable[Result] = (), form: Sequence[str] = 
         math.inf if order is None else float(order),
         block.get("plot") or {},
     )
+
+
+def _file_of(part: str, name: str) -> str:
+    """The file of `conf/` with a class of this package; of another class its own name."""
+    targets = {file: str(block[TARGET]) for file, block in files_of(part).items()}
+    ours = {target.rpartition(".")[2]: file for file, target in targets.items()}
+    return ours.get(name, name.rpartition(".")[2])
 
 
 @cache

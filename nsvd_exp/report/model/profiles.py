@@ -149,7 +149,7 @@ def _line(record: Result, cells: Mapping[str, Result]) -> ProfileLine:
         return ProfileLine(None, None, shown(record["subject"]), quantities, record)
     row, form = Row(record["method"], record["ratio"], record["k1"]), []
     if (cell := cells.get(record["cell"])) is not None:
-        row, form = row_of(cell), form_of(cell["identity"])
+        row, form = row_of(cell), form_of(cell)
     method = shown_method(record["method"], cells.values(), form)
     return ProfileLine(row, method, method.title, quantities, record)
 

@@ -63,7 +63,7 @@ class Setting:
         for cell in self.cells:
             by_method.setdefault(row_of(cell).method, []).append(cell)
         return {
-            name: shown_method(cells[0]["method"], cells, form_of(cells[0]["identity"]))
+            name: shown_method(cells[0]["method"], cells, form_of(cells[0]))
             for name, cells in by_method.items()
         }
 
