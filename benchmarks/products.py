@@ -1,13 +1,16 @@
-"""Two thin products against one wide one, by rank: from where on a low-rank layer is faster.
+"""Thin products against one wide one, by rank: from where on a low-rank layer is faster.
 
-    python benchmarks/products.py                  # about ten minutes on a CPU
+    python benchmarks/products.py                  # about twenty minutes on a CPU
     python benchmarks/products.py --device cuda --dtype bfloat16
     python benchmarks/products.py --quick          # small, seconds: that it runs
 
-A Linear of weight (m, n) does m n multiplications for a token, and left (right x) of rank k does
-k (m + n): by that count a fraction `removed` of them makes it 1 / (1 - removed) times as fast. What
-it does not count is that a second product begins where the first ends, and that thin products use a
-processor less well. Both are timed here in turns, on the same inputs; the median counts.
+A Linear of weight (m, n) does m n multiplications for a token, left (right x) of rank k does
+k (m + n), and the pivoted form k (m + n - k): of either, as many as numbers are stored, so that by
+that count a fraction `removed` of them makes it 1 / (1 - removed) times as fast. What it does not
+count is that a second product begins where the first ends, that thin products use a processor less
+well, and that the pivoted form puts its outputs in order. All are timed here in turns, on the same
+inputs; the median counts. The pivoted form is timed at the size of the factors, where its rank is
+larger, and at their rank, where it is smaller than they are.
 """
 
 from __future__ import annotations
@@ -27,13 +30,16 @@ import torch
 from measure import RESULTS, Machine, Sheet, keep, seconds_of, show
 from torch import nn
 
-from nsvd_exp.models.layers import LowRankLinear
-from nsvd_exp.models.storage import Factors
+from nsvd_exp.models.lowrank import LowRankLinear, PivotedLinear
+from nsvd_exp.models.storage import Factors, Pivoted
 
 # SmolLM2-135M's: attention, and both ways of the MLP; LLaMA-7B's: attention, one way of the MLP.
 SHAPES = ((576, 576), (1536, 576), (576, 1536), (4096, 4096), (11008, 4096))
 TOKENS = (1, 8, 32, 128, 512)
 REMOVED = (10, 20, 30, 40, 50, 70, 90)  # percent
+FACTORS = "two factors"
+SAME_SIZE, SAME_RANK = "pivoted, of the size of the factors", "pivoted, of the rank of the factors"
+FORMS = (FACTORS, SAME_SIZE, SAME_RANK)
 # A run is made of calls that take this long together, at least, so that a clock can tell.
 SECONDS_OF_A_RUN = 2e-2
 
@@ -43,12 +49,15 @@ class Point:
     """One shape at one rank, for so many tokens at once.
 
     Attributes:
-        removed: percent of the weight's numbers.
+        form: one of FORMS.
+        removed: percent of the weight's numbers that two factors of the same size, or rank, do
+            without.
         dense, low_rank: seconds of a call, the median.
         times: dense / low_rank, the median over pairs of runs.
         low, high: of these pairs, the quartiles.
     """
 
+    form: str
     m: int
     n: int
     tokens: int
@@ -71,25 +80,46 @@ def measured(
         dense = nn.Linear(n, m, bias=False, dtype=dtype, device=device)
         for rows in tokens:
             x = torch.randn(rows, n, dtype=dtype, device=device)
-            points += [point(dense, x, removed) for removed in REMOVED]
+            for removed in REMOVED:
+                points += points_of(dense, x, removed)
     return points
 
 
-def point(dense: nn.Linear, x: torch.Tensor, removed: int, repeat: int = 9) -> Point:
-    """Both layers timed in turns on x (tokens, n)."""
+def points_of(dense: nn.Linear, x: torch.Tensor, removed: int, repeat: int = 9) -> list[Point]:
+    """The dense layer and every form of it timed in turns on x (tokens, n)."""
     m, n = dense.weight.shape
-    k = Factors().largest_rank(m, n, Fraction(100 - removed, 100) * m * n)
-    like = {"dtype": x.dtype, "device": x.device}
-    low_rank = LowRankLinear(torch.randn(m, k, **like), torch.randn(k, n, **like), None)
+    layers = low_rank_layers(m, n, removed, x)
     calls = _calls(dense, x)
-    runs: dict[nn.Module, list[float]] = {dense: [], low_rank: []}
+    runs: dict[nn.Module, list[float]] = {layer: [] for layer in (dense, *layers.values())}
     for _ in range(repeat):
         for layer, seconds in runs.items():
             seconds.append(_seconds(layer, x, calls))
-    ratios = [ours / theirs for ours, theirs in zip(runs[dense], runs[low_rank], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    medians = (statistics.median(seconds) for seconds in runs.values())
-    return Point(m, n, len(x), removed, k, *medians, middle, low, high)
+    points = []
+    for form, layer in layers.items():
+        pairs = zip(runs[dense], runs[layer], strict=True)
+        low, middle, high = statistics.quantiles((theirs / ours for theirs, ours in pairs), n=4)
+        medians = (statistics.median(runs[one]) for one in (dense, layer))
+        points.append(Point(form, m, n, len(x), removed, layer.rank, *medians, middle, low, high))
+    return points
+
+
+def low_rank_layers(
+    m: int, n: int, removed: int, x: torch.Tensor
+) -> dict[str, LowRankLinear | PivotedLinear]:
+    """A layer of each form, of random numbers, in the dtype and on the device of x."""
+    like = {"dtype": x.dtype, "device": x.device}
+    most = Fraction(100 - removed, 100) * m * n  # numbers that may be kept
+
+    def pivoted(k: int) -> PivotedLinear:
+        place = torch.randperm(m, device=x.device)
+        return PivotedLinear(torch.randn(m - k, k, **like), torch.randn(k, n, **like), place, None)
+
+    k = Factors().largest_rank(m, n, most)
+    return {
+        FACTORS: LowRankLinear(torch.randn(m, k, **like), torch.randn(k, n, **like), None),
+        SAME_SIZE: pivoted(Pivoted().largest_rank(m, n, most)),
+        SAME_RANK: pivoted(k),
+    }
 
 
 def _calls(layer: nn.Module, x: torch.Tensor) -> int:
@@ -130,18 +160,21 @@ def break_even(points: Sequence[Point]) -> float | None:
     return last.removed + part * (first.removed - last.removed)
 
 
-def sheet(points: Sequence[Point]) -> Sheet:
-    """Times as fast by how much is removed, and the break-even."""
+def sheet(form: str, points: Sequence[Point]) -> Sheet:
+    """Of one form: times as fast by how much is removed, and the break-even."""
+    points = [point for point in points if point.form == form]
     rows = []
     for m, n, tokens in dict.fromkeys((p.m, p.n, p.tokens) for p in points):
         own = [p for p in points if (p.m, p.n, p.tokens) == (m, n, tokens)]
         even = break_even(own)
         shown = "never" if even is None else "always" if even == 0 else f"{even:.0f}%"
         rows.append([f"{m} x {n}", f"{tokens}", *(f"{p.times:.2f}" for p in own), shown])
-    predicted = [f"{100 / (100 - removed):.2f}" for removed in REMOVED]
-    rows.append(["by count", "", *predicted, "always"])
+    if form != SAME_RANK:
+        predicted = [f"{100 / (100 - removed):.2f}" for removed in REMOVED]
+        rows.append(["by count", "", *predicted, "always"])
     headings = ("m x n", "tokens", *(f"{removed}%" for removed in REMOVED), "faster from")
-    return Sheet("Times as fast as the dense layer, by what is removed", headings, rows)
+    title = f"Times as fast as the dense layer, by what two factors remove. Here: {form}"
+    return Sheet(title, headings, rows)
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -169,7 +202,7 @@ def main(given: Sequence[str] | None = None) -> None:
         "wall": time.monotonic() - start,
         "points": [asdict(point) for point in points],
     }
-    sheets = [sheet(points)]
+    sheets = [sheet(form, points) for form in FORMS]
     show(sheets, record["machine"])
     out = arguments.out or (None if arguments.quick else RESULTS)
     if out is not None:

@@ -143,16 +143,21 @@ def test_a_model_folder_without_weights_gets_random_ones(tmp_path: Path) -> None
 def test_thin_products_are_timed_against_a_wide_one(tmp_path: Path) -> None:
     products.main(["--quick", "--out", str(tmp_path)])
     record = kept(tmp_path)
-    assert len(record["points"]) == 2 * len(products.REMOVED)
-    for point in record["points"]:
-        m, n, k = point["m"], point["n"], point["k"]
-        most = (100 - point["removed"]) * m * n // 100  # numbers that may be kept
+    by_form = {form: [p for p in record["points"] if p["form"] == form] for form in products.FORMS}
+    assert [len(own) for own in by_form.values()] == [2 * len(products.REMOVED)] * 3
+    for factors, same_size, same_rank in zip(*by_form.values(), strict=True):
+        m, n, k = factors["m"], factors["n"], factors["k"]
+        most = (100 - factors["removed"]) * m * n // 100  # numbers that may be kept
         assert k * (m + n) <= most < (k + 1) * (m + n)
-        assert 0 < point["low"] <= point["times"] <= point["high"]
+        larger = same_size["k"]
+        assert larger * (m + n - larger) <= most < (larger + 1) * (m + n - larger - 1)
+        assert same_rank["k"] == k <= larger
+        for point in (factors, same_size, same_rank):
+            assert 0 < point["low"] <= point["times"] <= point["high"]
 
 
 def at(removed: int, times: float) -> products.Point:
-    return products.Point(4, 4, 1, removed, 1, 1.0, 1.0, times, times, times)
+    return products.Point(products.FACTORS, 4, 4, 1, removed, 1, 1.0, 1.0, times, times, times)
 
 
 def test_low_rank_is_faster_from_where_it_crosses_the_dense_layer_last() -> None:

@@ -100,6 +100,22 @@ def test_small_model_runs_three_tables_and_their_report(script: Script) -> None:
     assert script.run("small_model.sh", "m") == (2, [])
 
 
+def test_real_model_runs_what_is_published_of_real_models(script: Script) -> None:
+    given = ("texts", "out", "model=mine", "ratio=0.5", "calibration.samples=8")
+    code, commands = script.run("real_model.sh", *given)
+    assert code == 0
+    presets = [c.partition("experiment=")[2].split()[0] for c in commands if "experiment=" in c]
+    assert presets == ["table1", "beyond", "table3", "table4", "figure1"]
+    for command in commands[:-1]:
+        assert f"data_dir=texts results_dir=out {SIX} " in command
+        assert command.split().index("model=mine") > command.split().index("calibration.length=512")
+    assert all(c.endswith(" ".join(given[2:])) for c in commands if "experiment=" in c)
+    assert [c.split()[-1] for c in commands[5:8]] == ["calibration.samples=256"] * 3
+    assert commands[8:] == ["-m nsvd_exp.report out --tables 1,2,3,4"]
+    assert script.run("real_model.sh", *given, failing="table3")[0] == 1
+    assert script.run("real_model.sh", "texts", "out") == (2, [])
+
+
 def test_slurm_runs_one_preset_a_task(script: Script) -> None:
     ended = [
         script.run("slurm.sh", "results_dir=x", SLURM_ARRAY_TASK_ID=str(task)) for task in range(6)
