@@ -105,7 +105,7 @@ class GridSweeper(Sweeper):
     ) -> Iterator[Job]:
         from nsvd_exp.cli.arguments import normalise
 
-        given = [normalise(f"{name}={value}") for name, value in (self.params | grid).items()]
+        given = [normalise(f"{name}={value}") for name, value in {**self.params, **grid}.items()]
         values: dict[str, list[str]] = {}
         for override in parser.parse_overrides([*given, *arguments]):
             name = override.get_key_element()
