@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,56 +15,24 @@ from nsvd_exp.experiment.improvement import (
     REFERENCE_METHOD,
     average_improvement,
     average_sets,
-    improvement,
 )
-from nsvd_exp.report.model.intervals import (
-    Interval,
-    Spread,
-    interval,
-    spread_of_mean,
-    spread_of_sum,
+from nsvd_exp.report.model.contrasts import (
+    Contrast,
+    evenly,
+    exp,
+    improvement_interval,
+    nats_interval,
 )
+from nsvd_exp.report.model.intervals import Interval, Spread, interval, spread_of_mean
 from nsvd_exp.report.model.measurements import LONGEST_MESSAGE, Measurement
 from nsvd_exp.report.model.paper import DENSE, Row
 from nsvd_exp.report.model.protocol import is_papers
 from nsvd_exp.report.model.settings import Setting
 
 RUINED = 10  # times the dense model's perplexity; a model beyond says nothing of use
-LARGEST_NATS = 700.0
 
 Pair = tuple[Measurement, Measurement]
 """Two measurements on the same windows."""
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """How a perplexity compares with another one on the same windows.
-
-    Attributes:
-        log_ratio: the logarithm of one over the other, in nats per token.
-        spread: of `log_ratio`; None for too few windows.
-    """
-
-    log_ratio: float
-    spread: Spread | None
-
-    @cached_property
-    def times(self) -> float:
-        """The one over the other."""
-        return _exp(self.log_ratio)
-
-    @property
-    def improvement(self) -> float:
-        """By which fraction the one is lower than the other."""
-        return improvement(self.times, 1.0)
-
-    @cached_property
-    def improvement_interval(self) -> Interval | None:
-        """The paired 95% interval of `improvement`."""
-        if self.spread is None:
-            return None
-        low, high = interval(self.log_ratio, self.spread)
-        return improvement(_exp(high), 1.0), improvement(_exp(low), 1.0)
 
 
 @dataclass(frozen=True)
@@ -152,7 +119,7 @@ class Average:
     @property
     def times_dense(self) -> float | None:
         """The geometric mean of the perplexities over the dense model's."""
-        return None if self.nats is None else _exp(self.nats)
+        return None if self.nats is None else exp(self.nats)
 
     @property
     def is_ruined(self) -> bool:
@@ -185,14 +152,24 @@ class Entries:
         return Average(
             sets=tuple(sets),
             improvement=value,
-            improvement_interval=None if value is None else _improvement_interval(value, versus),
+            improvement_interval=None
+            if value is None
+            else improvement_interval(value, evenly(versus)),
             nats=nats,
-            nats_interval=None if nats is None else _nats_interval(nats, over_dense),
+            nats_interval=None if nats is None else nats_interval(nats, evenly(over_dense)),
             better=sum(c.log_ratio < 0 for c in versus),
             worse=sum(c.log_ratio > 0 for c in versus),
             is_short=bool(known) and any(c.spread is None for c in known),
             is_reference=row.method == REFERENCE_METHOD,
         )
+
+    def contrast(self, row: Row, other: Row, dataset: str) -> Contrast | None:
+        """How a row compares with another one; None where they share no measurement."""
+        pairs = self._pairs(row, other, dataset)
+        if not pairs:
+            return None
+        ours, theirs = _means(pairs)
+        return Contrast(math.log(ours / theirs), self._spread(pairs))
 
     def _improvement(self, row: Row) -> float | None:
         """The average improvement, of the perplexities at the seeds that the methods share."""
@@ -214,17 +191,10 @@ class Entries:
             statistics.fmean(perplexities),
             statistics.stdev(perplexities) if len(perplexities) > 1 else None,
             interval=self._perplexity_interval(found),
-            over_reference=self._contrast(row, _reference(row), dataset),
-            over_dense=self._contrast(row, DENSE, dataset),
+            over_reference=self.contrast(row, _reference(row), dataset),
+            over_dense=self.contrast(row, DENSE, dataset),
             comparable=all(map(is_papers, found)),
         )
-
-    def _contrast(self, row: Row, other: Row, dataset: str) -> Contrast | None:
-        pairs = self._pairs(row, other, dataset)
-        if not pairs:
-            return None
-        ours, theirs = _means(pairs)
-        return Contrast(math.log(ours / theirs), self._spread(pairs))
 
     def _pairs(self, row: Row, other: Row, dataset: str) -> list[Pair]:
         """The measurements of a place, each with the other row's of the same calibration seed.
@@ -250,7 +220,7 @@ class Entries:
         if len(found) > 1 or spread is None:
             return None
         low, high = interval(math.log(found[0].perplexity), spread)
-        return _exp(low), _exp(high)
+        return exp(low), exp(high)
 
     def _loss(self, measurement: Measurement) -> NDArray[np.float64]:
         """The loss of every window in nats per token: (windows,)."""
@@ -259,11 +229,6 @@ class Entries:
             per_window = stored["tokens"] / stored["windows"]
             self._losses[measurement.id] = np.array(stored["window_nll"]) / per_window
         return self._losses[measurement.id]
-
-
-def _exp(nats: float) -> float:
-    """exp without overflow: an interval of a few windows can be wide."""
-    return math.exp(min(nats, LARGEST_NATS))
 
 
 def _reference(row: Row) -> Row:
@@ -276,17 +241,6 @@ def _mean(contrasts: Sequence[Contrast], sets: int) -> float | None:
     if not contrasts or len(contrasts) < sets:
         return None
     return statistics.fmean(contrast.log_ratio for contrast in contrasts)
-
-
-def _nats_interval(centre: float, contrasts: Sequence[Contrast]) -> Interval | None:
-    parts = [(1 / len(contrasts), c.spread) for c in contrasts if c.spread is not None]
-    return interval(centre, spread_of_sum(parts)) if len(parts) == len(contrasts) else None
-
-
-def _improvement_interval(centre: float, contrasts: Sequence[Contrast]) -> Interval | None:
-    """By the delta method: the derivative of 1 - exp(x) is -exp(x)."""
-    parts = [(c.times / len(contrasts), c.spread) for c in contrasts if c.spread is not None]
-    return interval(centre, spread_of_sum(parts)) if len(parts) == len(contrasts) else None
 
 
 def _means(pairs: Sequence[Pair]) -> tuple[float, float]:

@@ -20,6 +20,10 @@ FOLDER = Path(__file__).parent
 AVERAGE = "average"
 SIMILARITY_MODEL = "llama-7b"
 CALIBRATED_ON = ("wikitext2",)
+METHODS = (
+    *("svd", "asvd_0", "asvd_i", "asvd_ii", "asvd_iii"),
+    *("nsvd_i", "nsvd_ii", "nid_i", "nid_ii"),
+)  # that it proposes or compares with
 
 # What the layout of a table shows, of whichever model.
 LAYOUTS = {

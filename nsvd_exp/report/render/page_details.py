@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.experiment.wording import format_perplexity
-from nsvd_exp.report.model.entries import Contrast, Entry
+from nsvd_exp.report.model.contrasts import Contrast
+from nsvd_exp.report.model.entries import Entry
 from nsvd_exp.report.model.intervals import Interval, interval
 from nsvd_exp.report.model.measurements import Measurement
 from nsvd_exp.report.model.paper import Row
