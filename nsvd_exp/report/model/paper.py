@@ -169,6 +169,12 @@ def perplexities_of(model: str) -> dict[Row, dict[str, float]]:
     return found
 
 
+@cache
+def methods() -> frozenset[str]:
+    """The names of the methods in Tables 1, 3, 4, 5 and 6, with `dense`."""
+    return frozenset(method for table in tables().values() for method, _ in table.variants)
+
+
 def datasets() -> list[str]:
     """The eight evaluation sets, in the paper's order."""
     return list(similarities())

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nsvd_exp.experiment.wording import format_perplexity
+from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.entries import Average, Entries, Entry
 from nsvd_exp.report.model.measurements import Contents
 from nsvd_exp.report.model.methods import ShownMethod
@@ -30,6 +31,13 @@ class Line:
     def title(self) -> str:
         """The method, as the paper writes it."""
         return self.method.title
+
+    @property
+    def is_of_paper(self) -> bool:
+        """Whether it is a method of the paper, in the paper's form: two factors, the same ratio in
+        each layer, and the fields of `conf/method`."""
+        # Of another form the row's name has more than the method's.
+        return self.row.method in paper.methods()
 
     @property
     def is_complete(self) -> bool:
