@@ -63,6 +63,7 @@ def test_nothing_says_where_it_was_made(name: str) -> None:
 def test_the_report_is_that_of_the_results(name: str, extension: str) -> None:
     made = dict(table_texts(report_of(name), extension))
     names = {"results", *(f"table{number}" for number in TABLES[name])}
+    names |= {"equal_size"} if report_of(name).equal_size else set()
     names |= {"accuracy"} if report_of(name).accuracies else set()
     names |= {"profiles"} if report_of(name).profiles else set()
     assert made.keys() == names | ({"all"} if extension == "tex" else set())

@@ -79,7 +79,8 @@ def opened(request: pytest.FixtureRequest, browser: Any, page_file: Path) -> Ite
 def test_the_page_opens_with_your_results(opened: Opened) -> None:
     assert opened.shown("h1") == ["Your results"]
     assert len(opened.shown(".results tbody tr")) > 15
-    assert opened.shown("main h2") == ["Plots", "Laid out like the paper's tables"]
+    titles = ["At equal size: what each step buys", "Plots", "Laid out like the paper's tables"]
+    assert opened.shown("main h2") == titles
     assert opened.shown("#plots figure svg")
     summaries = opened.shown(".layout > summary")
     assert [text.split(" of the paper:")[0] for text in summaries] == [
@@ -120,6 +121,9 @@ def test_the_filters_leave_what_is_asked_for(opened: Opened) -> None:
     tab.select_option("#ratio", "50%")
     assert set(opened.shown(".results tbody td:nth-child(3)")) == {"", "50%"}
     assert set(opened.shown("#table-1 .group th")) == {"50% removed"}
+    assert opened.shown("#equal-size tbody th")[0] == "ASVD-I, pivoted, fisher"
+    tab.select_option("#ratio", "30%")
+    assert opened.shown("#equal-size tbody") == []
     for choice in ("#model", "#ratio"):
         tab.select_option(choice, "")
     models = {name.split("\n")[0] for name in opened.shown(".results td.name")}

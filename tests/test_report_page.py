@@ -55,7 +55,7 @@ def test_the_same_store_gives_the_same_page(page_file: Path, tmp_path: Path) -> 
         source = str(page_file.parent / "results")
         make.write(gather(source, [2, 3], "tiny"), folder, ["html"])
     one, two = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in folders)
-    assert len(one) == 1 + 2 * 3  # the page, and its figures in three formats
+    assert len(one) == 1 + 4 * 3  # the page, and its figures in three formats
     assert one == two
 
 

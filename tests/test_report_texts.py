@@ -90,7 +90,7 @@ def test_a_title_is_text_in_every_output(
     lines = [line for line in written["results.md"].splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     drawn = list((folder / "figures").glob("*.svg"))
-    assert len(drawn) == 3
+    assert len(drawn) == 4
     for path in drawn:
         ElementTree.parse(path)
 

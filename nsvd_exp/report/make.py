@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
@@ -22,13 +18,13 @@ from nsvd_exp.report.render import (
     accuracies,
     continuations,
     documents,
-    figures,
+    equal_size,
     markup,
-    profile_figure,
     profile_tables,
     records,
 )
 from nsvd_exp.report.render.page import Drawing, page_text
+from nsvd_exp.report.render.planned import Planned, planned_figures
 from nsvd_exp.report.render.plot_style import save, svg_text
 from nsvd_exp.storage.files import write_atomically
 from nsvd_exp.storage.keys import digest
@@ -43,20 +39,6 @@ FIGURE_FORMATS = ("svg", "pdf", "png")
 # Drawing takes longest: of a store of many cells it is few figures, and the page's alone.
 LARGE_STORE = 300
 FIGURES_OF_LARGE_STORE = 2
-
-FIGURE1_CAPTION = (
-    "Cosine similarity between the calibration set's activations and each evaluation set's, one "
-    "value per compressed layer; statistic: {}."
-)
-RATIO_CAPTION = "Logarithmic axis; dotted: the dense model."
-PROFILE_CAPTION = (
-    "In times the dense model's, measured in turns with it on {machine}; dotted: equal. Left: "
-    "lower is better; right: higher is."
-)
-K1_CAPTION = (
-    "Left: each set's perplexity against ASVD-I's (positive: lower). Right: the average over the "
-    "sets that calibration took nothing from."
-)
 
 
 def write(
@@ -85,7 +67,7 @@ def write(
             if extension in formats
             for name, content in table_texts(report, extension, with_paper)
         ]
-        planned = list(_planned(report))
+        planned = list(planned_figures(report))
         is_large = sum(len(group.setting.cells) for group in report.groups) > LARGE_STORE
         few = is_large and not all_figures
         kept = planned[:FIGURES_OF_LARGE_STORE] if few else planned
@@ -138,6 +120,8 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
     }
     if report.profiles:
         yield PROFILES, of_profiles[extension](report.profiles)
+    if report.equal_size:
+        yield equal_size.NAME, equal_size.texts(report.equal_size, extension)
     if report.accuracies:
         yield accuracies.NAME, accuracies.texts(report.accuracies, extension)
     if report.continuations and extension == "md":
@@ -152,55 +136,6 @@ def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[t
             f"table{SIMILARITY_TABLE}",
             of_similarities[extension](report.similarities, with_paper),
         )
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A figure that can be drawn.
-
-    Attributes:
-        draw: takes whether the paper's numbers are to be in it.
-        has_paper: whether there are any.
-    """
-
-    name: str
-    model: str
-    title: str
-    caption: str
-    draw: Callable[[bool], Figure]
-    has_paper: bool = False
-
-
-def _planned(report: Report) -> Iterator[Planned]:
-    """The figures of every model's main setting; what can be drawn of all models comes first."""
-    main = [group for group in report.groups if group.place == 0 and group.ratios]
-    for group in (group for group in main if figures.has_ratios(group)):
-        draw = functools.partial(figures.against_ratio, group)
-        has_paper = figures.has_printed_ratios(group)
-        yield Planned("ratio", group.model, "Perplexity and ratio", RATIO_CAPTION, draw, has_paper)
-    for profiled in report.profiles:
-        if profile_figure.has_sizes(profiled):
-            draw = functools.partial(_without_paper, profile_figure.size_and_speed, profiled)
-            caption = PROFILE_CAPTION.format(machine=profiled.machine)
-            name = f"profile{profiled.place or ''}"
-            yield Planned(name, profiled.model, profile_tables.PROFILES_TITLE, caption, draw)
-    for alike in report.similarities:
-        if alike.place == 0 and alike.statistics:
-            caption = FIGURE1_CAPTION.format(alike.shown)
-            draw = functools.partial(figures.figure1, alike, alike.shown)
-            title = "Similarity of activations, like Figure 1"
-            yield Planned("figure1", alike.model, title, caption, draw, alike.comparable)
-    for group in main:
-        for method, ratio in figures.k1_curves(group):
-            title = f"{group.setting.methods[method].title} and k1"
-            draw = functools.partial(_without_paper, figures.against_k1, group, method, ratio)
-            yield Planned(f"k1_{method}", group.model, title, K1_CAPTION, draw)
-
-
-def _without_paper(draw: Callable[..., Figure], *drawn: object) -> Figure:
-    """A figure that shows none of the paper's numbers, whether or not they are asked for."""
-    *own, _ = drawn
-    return draw(*own)
 
 
 def _drawing(planned: Planned, svg: str, with_paper: bool) -> Drawing:
@@ -272,6 +207,8 @@ def log_to_wandb(
 
     found = {RESULTS: records.of_results(report.groups)}
     found |= {f"table{n}": records.of_layout(b, True) for n, b in report.tables.items()}
+    if report.equal_size:
+        found[equal_size.NAME] = equal_size.records(report.equal_size)
     if report.profiles:
         found[PROFILES] = profile_tables.profile_records(report.profiles)
     if report.similarities:

@@ -267,8 +267,8 @@ def scaled(factor: float, **others: float) -> dict[str, float]:
 def make_full_store(results_dir: Path) -> Path:
     """Store something of all that a page has to show.
 
-    The paper's model under its protocol; the bundled one with two seeds, a failed and an
-    unfinished cell, and other settings; a model with an awkward name; a damaged file.
+    The paper's model under its protocol; the bundled one with two seeds, an allocation, a failed
+    and an unfinished cell, and other settings; a model with an awkward name; a damaged file.
     """
     make_papers_tables(results_dir, 3, "llama-7b")
     make_cell(results_dir, method="dense", datasets=scaled(0.3))
@@ -278,6 +278,9 @@ def make_full_store(results_dir: Path) -> Path:
             make_cell(results_dir, method="asvd_i", ratio=ratio, datasets=scaled(factor), seed=seed)
         better = scaled(1.2 + ratio, ptb=60.0)
         make_cell(results_dir, method="nsvd_i", ratio=ratio, k1=0.95, datasets=better)
+    form = {"storage": {"class": "Pivoted"}, "allocation": {"class": "Fisher"}}
+    layers = [{"name": f"h.{n}.fc", "m": 8, "n": 8, "k": 4 * (n + 1)} for n in range(2)]
+    make_cell(results_dir, ratio=0.5, datasets=scaled(0.9), form=form, layers=layers)
     make_cell(
         results_dir, method="svd", datasets={}, status="failed", message="<i>the disk</i> is full"
     )

@@ -35,12 +35,17 @@ class Contrast:
         """By which fraction the one is lower than the other."""
         return improvement(self.times, 1.0)
 
+    @property
+    def nats_interval(self) -> Interval | None:
+        """The paired 95% interval of `log_ratio`."""
+        return None if self.spread is None else interval(self.log_ratio, self.spread)
+
     @cached_property
     def improvement_interval(self) -> Interval | None:
         """The paired 95% interval of `improvement`."""
-        if self.spread is None:
+        if self.nats_interval is None:
             return None
-        low, high = interval(self.log_ratio, self.spread)
+        low, high = self.nats_interval
         return improvement(exp(high), 1.0), improvement(exp(low), 1.0)
 
 

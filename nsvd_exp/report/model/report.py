@@ -14,6 +14,7 @@ from nsvd_exp.errors import NsvdError, unknown_name
 from nsvd_exp.report.model import (
     accuracies,
     continuations,
+    equal_size,
     gaps,
     profiles,
     results,
@@ -22,6 +23,7 @@ from nsvd_exp.report.model import (
 )
 from nsvd_exp.report.model.accuracies import AccuracyBlock
 from nsvd_exp.report.model.continuations import ContinuationGroup
+from nsvd_exp.report.model.equal_size import EqualSizeBlock
 from nsvd_exp.report.model.gaps import Gap
 from nsvd_exp.report.model.measurements import Contents, read_contents
 from nsvd_exp.report.model.paper import LAYOUTS
@@ -41,6 +43,7 @@ class Report:
     Attributes:
         source: the `results_dir`, as the user wrote it.
         groups: all that is stored, by model and setting.
+        equal_size: the rows of each ratio that has one beyond the paper, by group and ratio.
         tables: the blocks laid out like Tables 1, 3, 4, 5 and 6, by number; only those that are
             asked for and have a block.
         profiles: size and speed of compressed models, by model and machine.
@@ -53,6 +56,7 @@ class Report:
 
     source: str
     groups: list[Group]
+    equal_size: list[EqualSizeBlock]
     tables: dict[int, list[Block]]
     similarities: list[SimilarityBlock]
     profiles: list[ProfileGroup]
@@ -142,5 +146,14 @@ def gather(results_dir: str, numbers: Collection[int] = TABLES, model: str | Non
     missing += gaps.similarity_gaps(alike, results_dir)
     scored = accuracies.build({name: own.scores for name, own in by_model.items()})
     return Report(
-        results_dir, groups, layouts, alike, profiled, scored, written, missing, contents.problems
+        results_dir,
+        groups,
+        equal_size.build(groups),
+        layouts,
+        alike,
+        profiled,
+        scored,
+        written,
+        missing,
+        contents.problems,
     )

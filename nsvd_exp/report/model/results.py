@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nsvd_exp.experiment.wording import format_perplexity
+from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.entries import Average, Entries, Entry
 from nsvd_exp.report.model.measurements import Contents
 from nsvd_exp.report.model.methods import ShownMethod
-from nsvd_exp.report.model.paper import Row
+from nsvd_exp.report.model.paper import DENSE, Row
 from nsvd_exp.report.model.protocol import dataset_titles, is_papers
 from nsvd_exp.report.model.settings import Setting, settings_of
 
@@ -30,6 +31,13 @@ class Line:
     def title(self) -> str:
         """The method, as the paper writes it."""
         return self.method.title
+
+    @property
+    def is_of_paper(self) -> bool:
+        """Whether it is a method of the paper, in the paper's form: two factors, the same ratio in
+        each layer, and the fields of `conf/method`."""
+        # Of another form the row's name has more than the method's.
+        return self.row.method in (DENSE.method, *paper.METHODS)
 
     @property
     def is_complete(self) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import markupsafe
-
 from nsvd_exp.experiment.zeroshot import Accuracy, format_accuracy, format_difference
 from nsvd_exp.report.model.accuracies import AccuracyBlock, AccuracyLine
 from nsvd_exp.report.render.markup import (
@@ -33,7 +31,6 @@ LEGEND = (
     "the same. Standard errors are over documents; those of differences are of the differences at "
     "each document."
 )
-HTML = Markup("<b>{}</b>", "<i>{}</i>", "<sup>{}</sup>", lambda text: str(markupsafe.escape(text)))
 
 
 def texts(blocks: Sequence[AccuracyBlock], extension: str) -> str:

@@ -1,13 +1,17 @@
-"""The labels of axes: no two touch, and a logarithmic axis has round numbers."""
+"""The labels of axes and legends: no two touch, and a logarithmic axis has round numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from matplotlib.artist import Artist
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+LEGEND_COLUMNS = 6
+LEGEND_CHARACTERS, KEY_CHARACTERS = 150, 6  # of a legend in all, and of a line's sample in it
 MOST_TICKS = 5
 TICK_SETS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 
@@ -55,3 +59,12 @@ def spaced(values: Sequence[float], labels: Sequence[str], characters: float) ->
 def percents(value: float) -> str:
     """A label such as `12.5%`, with a true minus sign."""
     return f"{round(100 * value, 6):g}%".replace("-", "−")
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend above the panels of a figure, in as many columns as fit, evenly filled."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    most = max(1, min(LEGEND_COLUMNS, LEGEND_CHARACTERS // (longest + KEY_CHARACTERS)))
+    rows = math.ceil(len(handles) / most)
+    columns = math.ceil(len(handles) / rows)
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)

@@ -19,7 +19,7 @@ from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.paper import DENSE
 from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.render.axes import label_log_axis, percents, spaced
+from nsvd_exp.report.render.axes import label_log_axis, legend_above, percents, spaced
 from nsvd_exp.report.render.plot_style import (
     BLUE,
     DASHED,
@@ -38,8 +38,6 @@ from nsvd_exp.report.render.plot_style import (
 from nsvd_exp.report.render.text import clipped, percent, ratio_title, row_title
 
 COLUMNS, BINS = 4, 20
-LEGEND_COLUMNS = 6
-LEGEND_CHARACTERS, KEY_CHARACTERS = 150, 6  # of a legend in all, and of a line's sample in it
 LONGEST_NAME = 26  # of a dataset or a method: as wide as a panel
 PANEL_CHARACTERS, HALF_CHARACTERS = 16, 42  # beneath a panel, and beneath half a figure
 MOST_VALUES = 6  # written beside their points: more would touch
@@ -111,7 +109,7 @@ def against_ratio(group: Group, with_paper: bool = False) -> Figure:
         with_paper: whether crosses show what the paper prints of this model.
     """
     printed = paper.perplexities_of(group.title) if with_paper else {}
-    lines = _curve_lines(group)
+    lines = curve_lines(group)
     if len({line.row.ratio for line in lines}) == 1:
         return by_method(group)
     names = [n for n in group.datasets if any(_number(line, n) is not None for line in lines)]
@@ -167,7 +165,7 @@ def by_method(group: Group) -> Figure:
     return figure
 
 
-def _curve_lines(group: Group) -> list[Line]:
+def curve_lines(group: Group) -> list[Line]:
     """The lines of compressed models with numbers; of a method, those of one k1 alone."""
     lines = [line for line in group.lines if _has_number(line) and line.row.ratio is not None]
     count = Counter((line.row.method, line.row.k1 or 0.0) for line in lines)
@@ -199,11 +197,7 @@ def _ratio_legend(figure: Figure, group: Group, styles: dict[str, Style], with_p
     handles += _dense_handles(group)
     if with_paper:
         handles.append(Line2D([], [], label="paper", **PAPERS_MARK))
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    most = max(1, min(LEGEND_COLUMNS, LEGEND_CHARACTERS // (longest + KEY_CHARACTERS)))
-    rows = math.ceil(len(handles) / most)
-    columns = math.ceil(len(handles) / rows)
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+    legend_above(figure, handles)
 
 
 @styled()
@@ -238,12 +232,12 @@ def against_k1(group: Group, method: str, ratio: float) -> Figure:
 
 def has_ratios(group: Group) -> bool:
     """Whether a compressed model has a number."""
-    return bool(_curve_lines(group))
+    return bool(curve_lines(group))
 
 
 def has_printed_ratios(group: Group) -> bool:
     """Whether `against_ratio` has numbers of the paper to show."""
-    has_curves = len({line.row.ratio for line in _curve_lines(group)}) > 1
+    has_curves = len({line.row.ratio for line in curve_lines(group)}) > 1
     return has_curves and bool(paper.perplexities_of(group.title))
 
 

@@ -1,10 +1,12 @@
-"""Tables as text in Markdown and in LaTeX (booktabs), whatever stands in them."""
+"""Tables as text in Markdown, in LaTeX (booktabs) and on the page, whatever stands in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import markupsafe
 
 ROWS_OF_A_PAGE = 18  # of two lines each
 LATEX_ALL = r"""\documentclass{article}
@@ -74,6 +76,7 @@ def _escape_latex(text: str) -> str:
 
 MARKDOWN = Markup("**{}**", "*{}*", "<sup>{}</sup>", _escape_markdown)
 LATEX = Markup(r"\textbf{{{}}}", r"\textit{{{}}}", r"\textsuperscript{{{}}}", _escape_latex)
+HTML = Markup("<b>{}</b>", "<i>{}</i>", "<sup>{}</sup>", lambda text: str(markupsafe.escape(text)))
 
 
 def markdown_table(table: Table) -> str:

@@ -19,8 +19,9 @@ from nsvd_exp.report.model.headline import MEASURES
 from nsvd_exp.report.model.intervals import FEWEST_WINDOWS, Interval
 from nsvd_exp.report.model.report import Report
 from nsvd_exp.report.model.results import columns_of
-from nsvd_exp.report.render import accuracies, continuations
+from nsvd_exp.report.render import accuracies, continuations, equal_size
 from nsvd_exp.report.render.headline import headlines
+from nsvd_exp.report.render.markup import HTML
 from nsvd_exp.report.render.page_details import Details
 from nsvd_exp.report.render.page_views import protocol, result_rows, similarity_view, view_of
 from nsvd_exp.report.render.plot_style import GROUND, INK, RULE
@@ -86,10 +87,10 @@ def page_text(
             similarities=[similarity_view(block, details) for block in report.similarities],
             papers_similarities=paper.similarities(),
             similarity_model=paper.SIMILARITY_MODEL,
-            accuracies=[
-                (block, accuracies.table_of([block], accuracies.HTML))
-                for block in report.accuracies
-            ],
+            equal_size=equal_size.by_group(report.equal_size),
+            equal_size_title=equal_size.TITLE,
+            equal_size_legend=equal_size.legend(report.equal_size),
+            accuracies=[(block, accuracies.table_of([block], HTML)) for block in report.accuracies],
             accuracy_title=accuracies.TITLE,
             accuracy_legend=accuracies.LEGEND,
             continuations_title=continuations.TITLE,
@@ -137,6 +138,8 @@ def _environment() -> jinja2.Environment:
         "group_title": group_title,
         "layout_title": layout_title,
         "paper_title": paper_title,
+        "equal_size_sentence": equal_size.sentence,
+        "equal_size_table": lambda block: equal_size.table_of([block], HTML),
         "line_title": continuations.line_title,
         "prompt_title": continuations.prompt_title,
         "written": continuations.html_text,

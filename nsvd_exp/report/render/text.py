@@ -83,14 +83,15 @@ def average_texts(average: Average) -> list[tuple[str, str]]:
     return [
         (REFERENCE, "")
         if average.is_reference
-        else _with_interval(average.improvement, average.improvement_interval, change),
-        _with_interval(average.nats, average.nats_interval, nats),
+        else with_interval(average.improvement, average.improvement_interval, change),
+        with_interval(average.nats, average.nats_interval, nats),
     ]
 
 
-def _with_interval(
+def with_interval(
     value: float | None, bounds: Interval | None, write: Callable[[float], str]
 ) -> tuple[str, str]:
+    """A number, and its interval in brackets; each empty for none."""
     if value is None:
         return "", ""
     return write(value), "" if bounds is None else f"[{', '.join(map(write, bounds))}]"
