@@ -188,6 +188,16 @@ def test_svdllm_v2_follows_its_formula() -> None:
         assert abs(found[name] - (1 - removed) * 240 * 240 / 480) <= 1
 
 
+def test_what_svdllm_v2_removes_as_a_whole_keeps_rank_1() -> None:
+    """1 / log(loss) grows without bound as the loss comes down to 1."""
+    shapes = {f"blocks.{block}.q": (240, 240) for block in range(3)}
+    known = {name: Spectrum(torch.full((240,), 1e3, dtype=torch.float64)) for name in shapes}
+    known["blocks.0.q"] = Spectrum(torch.full((240,), 1.01 / 180, dtype=torch.float64))
+    assert set(Uniform().ranks(shapes, Fraction(1, 2), Factors()).values()) == {240 - 180}
+    found = SVDLLMv2().ranks(shapes, Fraction(1, 2), Factors(), known)
+    assert list(found.values()) == [1, 89, 89]  # of 180 in all
+
+
 def test_effective_rank_is_the_number_of_equal_energies() -> None:
     assert effective_rank([3.0] * 5 + [0.0] * 4) == pytest.approx(5)
     assert effective_rank([0.0, 0.0]) == pytest.approx(1)

@@ -1,6 +1,7 @@
 """Allocations of other papers, which keep numbers in a proportion that each layer's spectrum says.
 
 Both work inside each type of layer: all query projections share what uniform ranks would give them.
+Where a rule leaves nothing of a layer, it keeps rank 1.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class InProportion(Allocation):
 
     def check(self, shapes: Shapes, budget: Fraction, storage: Storage) -> None:
         for of_type in by_type(shapes):
-            if numbers_of_uniform(of_type, budget, storage) == 0:
+            least = sum(storage.numbers(*shape, 1) for shape in of_type.values())
+            if numbers_of_uniform(of_type, budget, storage) < least:
                 refuse(list(of_type), of_type, budget, storage)
 
     def ranks(
@@ -62,7 +64,6 @@ class InProportion(Allocation):
             wanted = self.wanted(of_type, budget, storage, spectra)
             available = numbers_of_uniform(of_type, budget, storage)
             ranks |= _within(wanted, of_type, available, storage)
-        refuse([name for name in shapes if ranks[name] < 1], shapes, budget, storage)
         return {name: ranks[name] for name in shapes}
 
 
@@ -134,11 +135,12 @@ def by_type(shapes: Shapes) -> list[dict[str, tuple[int, int]]]:
 
 
 def _within(wanted: Wanted, shapes: Shapes, available: int, storage: Storage) -> dict[str, int]:
-    """The largest ranks whose numbers are in this proportion, and `available` in all at most."""
+    """The largest ranks, 1 at least, whose numbers are in this proportion and `available` in all at
+    most; that has to be enough for rank 1 of each."""
 
     def ranks(factor: float) -> dict[str, int]:
         return {
-            name: storage.largest_rank(m, n, Fraction(min(factor * wanted[name], m * n)))
+            name: max(1, storage.largest_rank(m, n, Fraction(min(factor * wanted[name], m * n))))
             for name, (m, n) in shapes.items()
         }
 
