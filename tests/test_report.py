@@ -20,6 +20,7 @@ from helpers.report_store import (
     blocks_of,
     make_cell,
     make_papers_tables,
+    make_similarity,
     ptb_of,
     rewrite,
 )
@@ -27,6 +28,8 @@ from helpers.report_store import (
 from nsvd_exp.report.__main__ import main
 from nsvd_exp.report.model.gaps import Gap, gaps_of
 from nsvd_exp.report.model.measurements import read_contents
+from nsvd_exp.report.model.report import gather
+from nsvd_exp.storage.results import similarity_file
 from nsvd_exp.storage.validity import sealed
 
 TABLE_1 = ("dense", "svd", "asvd_0", "asvd_i", "asvd_ii", "nsvd_i", "nsvd_ii")
@@ -157,6 +160,27 @@ def overrides_of(command: str) -> list[str]:
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "nsvd_exp"]
     return [w for w in words[3:] if not re.match(r"(ratio|calibration\.seed)=.*,", w)]
+
+
+def test_the_command_that_fills_figure_1_is_of_the_same_setting(tmp_path: Path) -> None:
+    record = make_similarity(tmp_path, "smollm2-135m-gguf", length=512)
+    record["identity"]["dataset"] |= {"max_windows": 16, "source": {"sha256": "0" * 64}}
+    record["config"]["model"]["name"] = "package:some_package"
+    changes = {"environment": {"device": "cpu"}, "dtype": "bfloat16"}
+    shutil.rmtree(tmp_path / "similarities")
+    file = similarity_file(tmp_path, "ptb", record["identity"])
+    file.write(record | changes | {"key": file.key})
+    (gap,) = gather(str(tmp_path), [2]).gaps
+    assert gap.what == "Figure 1, smollm2-135m-gguf: 7 of 8 sets missing"
+    words = gap.command.split()
+    assert "dataset=wikitext2,c4,snips,alpaca_eval,mctest,cmrc_cn,alpaca_eval_jp" in words
+    assert {
+        "data_dir=DATA_FOLDER",
+        "evaluation.length=512",
+        "evaluation.max_windows=16",
+        "dtype=bfloat16",
+    } < set(words)
+    assert [word for word in words if word.startswith("model")] == ["model=smollm2_135m_gguf"]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsvd_exp.bundled import TEXT_DIR
+from nsvd_exp.models.hub import PACKAGE
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.protocol import PAPERS_LENGTH, default_calibration, model_files
 from nsvd_exp.report.model.settings import Setting
@@ -53,10 +54,15 @@ def similarity_gaps(blocks: Iterable[SimilarityBlock], results_dir: str) -> list
 
 def _figure_command(block: SimilarityBlock, absent: list[str], results_dir: str) -> str:
     record = next(iter(block.records.values()))
+    sources = {record["dataset"]["name"]: record["identity"]["dataset"]["source"]}
+    protocol = record["identity"]["dataset"]
     overrides = [
         *_model_overrides([paper.SIMILARITY_MODEL], record),
-        *_data_overrides(record),
+        *_data_overrides(record, sources),
         f"dataset={','.join(absent)}",
+        *_calibration_overrides([record], record),
+        *_window_overrides(record, protocol["length"], protocol["max_windows"]),
+        *_dtype_overrides(record),
     ]
     quoted = map(shlex.quote, overrides)
     return " ".join(["python -m nsvd_exp experiment=figure1", *quoted, *_place(results_dir)])
@@ -85,9 +91,9 @@ def _command(block: Block, results_dir: str) -> str:
     overrides = [
         f"experiment=table{block.table}",
         *_model_overrides(paper.tables()[block.table].models, cell),
-        *_data_overrides(cell),
+        *_data_overrides(cell, {n: m["identity"]["source"] for n, m in cell["datasets"].items()}),
         *_ratio_overrides(block),
-        *_calibration_overrides(setting, cell),
+        *_calibration_overrides(setting.cells, cell),
         *_evaluation_overrides(setting, cell),
     ]
     quoted = [shlex.quote(override) for override in overrides]
@@ -102,18 +108,18 @@ def _fullest(setting: Setting) -> Result:
 def _model_overrides(papers: list[str], cell: Result) -> list[str]:
     """What turns a preset for the models `papers` into one for the model of `cell`."""
     model, identity = cell["model"], cell["identity"]["model"]
-    name, is_local, is_bundled = model_files().get(model), "hub" not in identity, model == BUNDLED
+    name, is_local = model_files().get(model), "hub" not in identity
+    is_found = model == BUNDLED or cell["config"]["model"]["name"].startswith(PACKAGE)
     skip = cell["config"]["model"]["skip"]
     skipped = [f"model.skip=[{','.join(skip)}]"] if skip else []
-    if name is not None and (is_bundled or not is_local):
+    if name is not None and (is_found or not is_local):
         return ([] if papers == [model] else [f"model={name}"]) + skipped
     place = "model.name=MODEL_FOLDER" if is_local else f"model.name={identity['hub']}"
     revision = [] if is_local else [f"model.revision={identity['commit']}"]
     return [f"model={name or 'hf'}", place, *revision, *skipped]
 
 
-def _data_overrides(cell: Result) -> list[str]:
-    sources = {name: n["identity"]["source"] for name, n in cell.get("datasets", {}).items()}
+def _data_overrides(cell: Result, sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
     local = {name: s["sha256"] for name, s in sources.items() if "sha256" in s}
     if not local or (cell["model"] == BUNDLED and local.items() <= _bundled_texts().items()):
         return []
@@ -139,16 +145,13 @@ def _default_length(model: str) -> int:
     return int(default_calibration(model)["length"] or PAPERS_LENGTH)
 
 
-def _calibration_overrides(setting: Setting, cell: Result) -> list[str]:
+def _calibration_overrides(cells: Iterable[Result], cell: Result) -> list[str]:
+    """The calibration of `cell`, at the seeds of all `cells`."""
     calibration = cell["config"].get("calibration")
     if calibration is None:
         return []
     default = default_calibration(cell["model"]) | {"length": _default_length(cell["model"])}
-    seeds = {
-        c["identity"]["calibration"]["seed"]
-        for c in setting.cells
-        if "calibration" in c["identity"]
-    }
+    seeds = {c["identity"]["calibration"]["seed"] for c in cells if "calibration" in c["identity"]}
     stored: dict[str, Any] = {name: calibration[name] for name in default if name != "batch"}
     stored["seed"] = ",".join(map(str, sorted(seeds)))
     default["seed"] = str(default["seed"])
@@ -159,23 +162,32 @@ def _calibration_overrides(setting: Setting, cell: Result) -> list[str]:
 
 
 def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
-    agreement, config = setting.agreement, cell["config"]
-    found = []
+    agreement, found = setting.agreement, []
     names = list(setting.dataset_titles)
     if names and set(names) != set(paper.datasets()):
         found.append(f"dataset=[{','.join(names)}]")
-    length = agreement.get("evaluation.length")
-    if length is not None and int(length) != _default_length(cell["model"]):
-        found.append(f"evaluation.length={length}")
-    if agreement.get("evaluation.max_windows", "None") != "None":
-        found.append(f"evaluation.max_windows={agreement['evaluation.max_windows']}")
+    found += _window_overrides(
+        cell, agreement.get("evaluation.length"), agreement.get("evaluation.max_windows")
+    )
     if agreement.get("evaluation.bos") == "each":
         found.append("evaluation.bos=window")
     if agreement.get("evaluation.dtype", "float32") != "float32":
         found.append(f"evaluation.dtype={agreement['evaluation.dtype']}")
     if agreement.get("solver", "basis") != "basis":
         found.append(f"solver={agreement['solver']}")
-    on_cpu = config.get("device") == "cpu" or (cell["environment"] or {}).get("device") == "cpu"
-    if on_cpu and cell["dtype"] != "float32":
-        found.append(f"dtype={cell['dtype']}")
+    return found + _dtype_overrides(cell)
+
+
+def _window_overrides(cell: Result, length: Any, most: Any) -> list[str]:
+    found = []
+    if length is not None and int(length) != _default_length(cell["model"]):
+        found.append(f"evaluation.length={length}")
+    if most not in (None, "None"):
+        found.append(f"evaluation.max_windows={most}")
     return found
+
+
+def _dtype_overrides(cell: Result) -> list[str]:
+    """The dtype where it is not what a CPU takes by itself."""
+    device = cell["config"].get("device"), (cell["environment"] or {}).get("device")
+    return [f"dtype={cell['dtype']}"] if "cpu" in device and cell["dtype"] != "float32" else []
