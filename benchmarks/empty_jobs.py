@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from nsvd_exp.config.files import conf_dir, register
 
 BARE = [
-    "hydra.sweeper._target_=hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra/sweeper=basic",
     "~hydra.callbacks.check",
 ]
 
