@@ -29,6 +29,7 @@ from nsvd_exp.config.files import method_files
 from nsvd_exp.experiment.improvement import average_improvement, calibration_sets
 from nsvd_exp.report.after_grid import report_grid
 from nsvd_exp.report.model import paper
+from nsvd_exp.report.model.contrasts import Contrast, evenly, improvement_interval
 from nsvd_exp.report.model.intervals import Spread, interval, spread_of_mean, spread_of_sum
 from nsvd_exp.report.model.measurements import read_contents
 from nsvd_exp.report.model.paper import Row
@@ -415,6 +416,16 @@ def test_fields_of_a_method_and_what_is_mixed_in_make_rows_of_one_table(tmp_path
 
 
 # Intervals
+
+
+def test_an_interval_of_improvements_ends_at_a_perplexity_of_0() -> None:
+    ruined = Contrast(12.0, Spread(1.0, 3.0))
+    bounds = improvement_interval(ruined.improvement, evenly([ruined, ruined]))
+    assert bounds is not None
+    assert bounds[0] < ruined.improvement < bounds[1] == 1.0
+    more = improvement_interval(0.0, [*evenly([ruined]), (-1, ruined)])  # of a difference: no end
+    assert more is not None
+    assert more[1] == -more[0] > 1
 
 
 def test_the_spread_of_a_mean_done_by_hand() -> None:

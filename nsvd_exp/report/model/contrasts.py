@@ -67,10 +67,15 @@ def nats_interval(centre: float, parts: Parts) -> Interval | None:
 def improvement_interval(centre: float, parts: Parts) -> Interval | None:
     """The 95% interval of the sum of `improvement`; None where a text has too few windows.
 
-    By the delta method: the derivative of 1 - exp(x) is -exp(x).
+    By the delta method: the derivative of 1 - exp(x) is -exp(x). Of a ruined model that reaches
+    beyond a perplexity of 0, where it is cut.
     """
     known = [(c.times / count, c.spread) for count, c in parts if c.spread is not None]
-    return interval(centre, spread_of_sum(known)) if len(known) == len(parts) else None
+    if len(known) < len(parts):
+        return None
+    low, high = interval(centre, spread_of_sum(known))
+    is_bounded = all(count > 0 for count, _ in parts)
+    return low, min(high, math.fsum(1 / count for count, _ in parts)) if is_bounded else high
 
 
 def exp(nats: float) -> float:
