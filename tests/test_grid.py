@@ -310,6 +310,12 @@ def test_records_that_were_only_waited_for_were_there(settings: Settings) -> Non
     assert Waits().similarities(config)[2] is True
 
 
+def is_at_the_calibration(log: Path) -> bool:
+    """Whether the grid of this log, or one of its jobs in a folder of that name, waits for one."""
+    logs = [log, *log.with_suffix("").glob("*/log.txt")]
+    return any("at the calibration" in path.read_text() for path in logs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["here", "local"])
 def test_processes_that_do_one_grid_do_different_cells(
@@ -336,7 +342,7 @@ def test_processes_that_do_one_grid_do_different_cells(
                              stdout=subprocess.PIPE, stderr=log.open("w"), text=True)
             for log in logs
         ]  # fmt: skip
-        while not all("at the calibration" in log.read_text() for log in logs):
+        while not all(map(is_at_the_calibration, logs)):
             assert [process.poll() for process in processes] == [None] * count
             time.sleep(0.1)
     # Each is at a cell of its own now, and goes on with it.
