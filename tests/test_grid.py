@@ -6,12 +6,19 @@ import contextlib
 import itertools
 import re
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from helpers.command_line import Capture, Settings, cells_of, command, run_done, run_process
+from helpers.command_line import (
+    Capture,
+    Settings,
+    cells_of,
+    command,
+    run_done,
+    run_process,
+    wait_until,
+)
 from helpers.configuration import compose
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -342,9 +349,7 @@ def test_processes_that_do_one_grid_do_different_cells(
                              stdout=subprocess.PIPE, stderr=log.open("w"), text=True)
             for log in logs
         ]  # fmt: skip
-        while not all(map(is_at_the_calibration, logs)):
-            assert [process.poll() for process in processes] == [None] * count
-            time.sleep(0.1)
+        wait_until(lambda: all(map(is_at_the_calibration, logs)), seconds=240)
     # Each is at a cell of its own now, and goes on with it.
     ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * count, ended
