@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,7 @@ from pathlib import Path
 from nsvd_exp.config.files import expand_path
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.model.comparison import Comparison
-from nsvd_exp.report.model.profiles import ProfileGroup
 from nsvd_exp.report.model.report import SIMILARITY_TABLE, Report
-from nsvd_exp.report.model.results import Group
-from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.render import (
     accuracies,
     continuations,
@@ -34,6 +32,9 @@ LONGEST_NAME = 60
 TEXT_FORMATS = ("md", "tex", "csv")
 FORMATS = (*TEXT_FORMATS, "html")
 INDEX = "index.html"
+
+Forms = tuple[Callable[..., str], Callable[..., str], Callable[..., list[records.Record]]]
+"""What makes one table as Markdown, as LaTeX, and as the records of a CSV file."""
 
 FIGURE_FORMATS = ("svg", "pdf", "png")
 # Drawing takes longest: of a store of many cells it is few figures, and the page's alone.
@@ -100,42 +101,38 @@ def table_texts(
 
 
 def _table_texts(report: Report, extension: str, with_paper: bool) -> Iterator[tuple[str, str]]:
-    of_results: dict[str, Callable[[list[Group]], str]] = {
-        "md": documents.results_markdown,
-        "tex": documents.results_latex,
-        "csv": lambda groups: records.csv_text(records.of_results(groups)),
-    }
-    if report.groups:
-        yield RESULTS, of_results[extension](report.groups)
-    for number, blocks in report.tables.items():
+    def written(forms: Forms, *shown: object) -> str:
+        markdown, latex, rows = forms
         if extension == "csv":
-            yield f"table{number}", records.csv_text(records.of_layout(blocks, with_paper))
-        else:
-            document = documents.markdown if extension == "md" else documents.latex
-            yield f"table{number}", document(number, blocks, with_paper)
-    of_profiles: dict[str, Callable[[list[ProfileGroup]], str]] = {
-        "md": profile_tables.profile_markdown,
-        "tex": profile_tables.profile_latex,
-        "csv": lambda groups: records.csv_text(profile_tables.profile_records(groups)),
-    }
+            return records.csv_text(rows(*shown))
+        return (markdown if extension == "md" else latex)(*shown)
+
+    forms: Forms
+    if report.groups:
+        forms = documents.results_markdown, documents.results_latex, records.of_results
+        yield RESULTS, written(forms, report.groups)
+    for number, blocks in report.tables.items():
+        markdown, latex = (
+            functools.partial(f, number) for f in (documents.markdown, documents.latex)
+        )
+        forms = markdown, latex, records.of_layout
+        yield f"table{number}", written(forms, blocks, with_paper)
     if report.profiles:
-        yield PROFILES, of_profiles[extension](report.profiles)
+        one = profile_tables
+        forms = one.profile_markdown, one.profile_latex, one.profile_records
+        yield PROFILES, written(forms, report.profiles)
     if report.equal_size:
-        yield equal_size.NAME, equal_size.texts(report.equal_size, extension)
+        forms = equal_size.markdown, equal_size.latex, equal_size.records
+        yield equal_size.NAME, written(forms, report.equal_size)
     if report.accuracies:
-        yield accuracies.NAME, accuracies.texts(report.accuracies, extension)
+        forms = accuracies.markdown, accuracies.latex, accuracies.records
+        yield accuracies.NAME, written(forms, report.accuracies)
     if report.continuations and extension == "md":
         yield continuations.NAME, continuations.markdown(report.continuations)
-    of_similarities: dict[str, Callable[[list[SimilarityBlock], bool], str]] = {
-        "md": documents.similarity_markdown,
-        "tex": documents.similarity_latex,
-        "csv": lambda *asked: records.csv_text(records.of_similarities(*asked)),
-    }
     if report.similarities:
-        yield (
-            f"table{SIMILARITY_TABLE}",
-            of_similarities[extension](report.similarities, with_paper),
-        )
+        forms = documents.similarity_markdown, documents.similarity_latex, records.of_similarities
+        shown = report.similarities, with_paper
+        yield f"table{SIMILARITY_TABLE}", written(forms, *shown)
 
 
 def _drawing(planned: Planned, svg: str, with_paper: bool) -> Drawing:

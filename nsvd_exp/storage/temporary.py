@@ -21,14 +21,14 @@ NO_FLOCK = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 TEMPORARY = ".*.tmp"
 
 
-def make_temporary(folder: Path, prefix: str, suffix: str = "") -> tuple[int, Path]:
+def make_temporary(folder: Path, prefix: str) -> tuple[int, Path]:
     """A new file, and its descriptor: as long as that is open, `remove_dead` spares the file.
 
     Raises:
         OSError: it cannot be made.
     """
     while True:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=suffix)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix)
         # Before it is locked, another process may take it for one of a dead process.
         if _take(handle, Path(name), without_locks=True):
             return handle, Path(name)

@@ -54,11 +54,10 @@ def similarity_gaps(blocks: Iterable[SimilarityBlock], results_dir: str) -> list
 
 def _figure_command(block: SimilarityBlock, absent: list[str], results_dir: str) -> str:
     record = next(iter(block.records.values()))
-    sources = {record["dataset"]["name"]: record["identity"]["dataset"]["source"]}
     protocol = record["identity"]["dataset"]
     overrides = [
         *_model_overrides([paper.SIMILARITY_MODEL], record),
-        *_data_overrides(record, sources),
+        *_data_overrides(record, {record["dataset"]["name"]: protocol["source"]}),
         f"dataset={','.join(absent)}",
         *_calibration_overrides([record], record),
         *_window_overrides(record, protocol["length"], protocol["max_windows"]),

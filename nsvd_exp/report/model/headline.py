@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsvd_exp.experiment.improvement import REFERENCE_METHOD
-from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.subjects import Compared, Subject
 
@@ -77,8 +76,7 @@ def beside_papers(group: Group, subject: Subject) -> list[BesidePapers]:
     """One per ratio, by the mean of log perplexity."""
     found = []
     of_paper = {
-        verdict.ratio: verdict
-        for verdict in verdicts(group, NATS, lambda line: line.row.method in paper.METHODS)
+        verdict.ratio: verdict for verdict in verdicts(group, NATS, lambda line: line.is_of_paper)
     }
     for best in verdicts(group, NATS):
         papers = of_paper.get(best.ratio)

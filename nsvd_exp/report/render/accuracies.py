@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nsvd_exp.experiment.zeroshot import Accuracy, format_accuracy, format_difference
@@ -16,7 +16,7 @@ from nsvd_exp.report.render.markup import (
     latex_tables,
     markdown_table,
 )
-from nsvd_exp.report.render.records import Record, csv_text
+from nsvd_exp.report.render.records import Record
 from nsvd_exp.report.render.text import ratio_title
 
 NAME = "accuracy"
@@ -31,16 +31,6 @@ LEGEND = (
     "the same. Standard errors are over documents; those of differences are of the differences at "
     "each document."
 )
-
-
-def texts(blocks: Sequence[AccuracyBlock], extension: str) -> str:
-    """The accuracies in one format: `md`, `tex` or `csv`."""
-    formats: dict[str, Callable[[Sequence[AccuracyBlock]], str]] = {
-        "md": markdown,
-        "tex": latex,
-        "csv": lambda own: csv_text(records(own)),
-    }
-    return formats[extension](blocks)
 
 
 def markdown(blocks: Sequence[AccuracyBlock]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from nsvd_exp.report.model.equal_size import EqualSizeBlock, EqualSizeLine
@@ -16,7 +16,7 @@ from nsvd_exp.report.render.markup import (
     latex_tables,
     markdown_table,
 )
-from nsvd_exp.report.render.records import Record, bounds_of, csv_text
+from nsvd_exp.report.render.records import Record, bounds_of
 from nsvd_exp.report.render.text import (
     STATES,
     group_title,
@@ -45,16 +45,6 @@ NO_AVERAGE = (
     "no row has an average, which takes the perplexities of the dense model and of the row on all "
     "the sets that are averaged."
 )
-
-
-def texts(blocks: Sequence[EqualSizeBlock], extension: str) -> str:
-    """The rows in one format: `md`, `tex` or `csv`."""
-    formats: dict[str, Callable[[Sequence[EqualSizeBlock]], str]] = {
-        "md": markdown,
-        "tex": latex,
-        "csv": lambda own: csv_text(records(own)),
-    }
-    return formats[extension](blocks)
 
 
 def markdown(blocks: Sequence[EqualSizeBlock]) -> str:
