@@ -8,23 +8,15 @@
 # then 1, and the same command does what is missing. Relative paths are relative to the current folder.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-python=${PYTHON:-python}
+source "$(dirname "${BASH_SOURCE[0]}")/run.sh"
 
 results=results
 for argument in "$@"; do
     case $argument in results_dir=*) results=${argument#results_dir=} ;; esac
 done
 
-status=0
 for preset in figure1 table1 table2 table3 table4 table5 table6; do
-    echo "== experiment=$preset $*" >&2
-    code=0
-    "$python" -m nsvd_exp experiment="$preset" report=false "$@" || code=$?
-    # 1 is a failed cell. What is above (a wrong command line, an interrupt) would happen again.
-    if ((code > 1)); then exit "$code"; fi
-    if ((code == 1)); then status=1; fi
+    run experiment="$preset" report=false "$@"
 done
 "$python" -m nsvd_exp.report "$results" || status=1
 exit "$status"

@@ -15,9 +15,7 @@ if (($# < 3)); then
     echo "usage: $0 DATA_FOLDER RESULTS_DIR model=NAME [NAME=VALUE ...]" >&2
     exit 2
 fi
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-python=${PYTHON:-python}
+source "$(dirname "${BASH_SOURCE[0]}")/run.sh"
 
 data=$1 results=$2
 shift 2
@@ -27,14 +25,6 @@ settings=(
     dtype=bfloat16 evaluation.dtype=bfloat16 report=false
 )
 
-status=0
-run() {
-    echo "== $*" >&2
-    local code=0
-    "$python" -m nsvd_exp "${settings[@]}" "$@" || code=$?
-    if ((code > 1)); then exit "$code"; fi
-    if ((code == 1)); then status=1; fi
-}
 run experiment=table1 ratio=0.2,0.1,0.3,0.05 "$@"
 run experiment=beyond ratio=0.2,0.1,0.3 "$@"
 run experiment=table3 ratio=0.2 "$@"

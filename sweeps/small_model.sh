@@ -12,9 +12,7 @@ if (($# < 2)); then
     echo "usage: $0 MODEL_FOLDER DATA_FOLDER [RESULTS_DIR [NAME=VALUE ...]]" >&2
     exit 2
 fi
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-python=${PYTHON:-python}
+source "$(dirname "${BASH_SOURCE[0]}")/run.sh"
 
 model=$1 data=$2 results=${3:-results/$(basename "$1")}
 shift $(($# < 3 ? $# : 3))
@@ -24,14 +22,6 @@ settings=(
     calibration.length=512 evaluation.length=512 evaluation.max_windows=64 report=false
 )
 
-status=0
-run() {
-    echo "== $*" >&2
-    local code=0
-    "$python" -m nsvd_exp "${settings[@]}" "$@" || code=$?
-    if ((code > 1)); then exit "$code"; fi
-    if ((code == 1)); then status=1; fi
-}
 run experiment=table1 ratio=0.3,0.5,0.7,0.8,0.9 "$@"
 run experiment=table3 ratio=0.8 "$@"
 run experiment=table4 ratio=0.8 "$@"
