@@ -146,27 +146,36 @@ def test_a_model_without_gradients_is_refused_and_integer_embeddings_are_none() 
 def test_what_is_kept_comes_back_and_what_is_not_of_it_is_damaged(tmp_path: Path) -> None:
     model = make_model("llama")
     made = found_of(model)
-    widths = {name: (len(g.mean_square), True) for name, g in made.items()}
+    widths = {name: len(g.mean_square) for name, g in made.items()}
     folder = GradientsFolder(tmp_path / "g", "key")
-    assert not folder.open(widths)
+    assert not folder.open(widths, has_covariance=True)
     with folder.being_written():
         for name, gradients in made.items():
             folder.add(name, gradients)
     read = GradientsFolder(tmp_path / "g", "key")
-    assert read.open(widths)
+    assert read.open(widths, has_covariance=True)
     assert list(read) == list(made)
     for name, gradients in made.items():
         assert torch.equal(read[name].covariance, gradients.covariance)
         assert torch.equal(read[name].mean_square, gradients.mean_square)
         assert (read[name].size, read[name].tokens) == (gradients.size, gradients.tokens)
     with pytest.raises(DamagedError):
-        GradientsFolder(tmp_path / "g", "other").open(widths)
+        GradientsFolder(tmp_path / "g", "other").open(widths, has_covariance=True)
+    wider = {name: width + 1 for name, width in widths.items()}
     with pytest.raises(DamagedError):
-        GradientsFolder(tmp_path / "g", "key").open({n: (w, False) for n, (w, _) in widths.items()})
+        GradientsFolder(tmp_path / "g", "key").open(wider, has_covariance=False)
+    # Covariances that nobody asked for do no harm; those that are not there are missed.
+    assert GradientsFolder(tmp_path / "g", "key").open(widths, has_covariance=False)
+    lean = GradientsFolder(tmp_path / "lean", "key")
+    with lean.being_written():
+        for name, gradients in made.items():
+            lean.add(name, dataclasses.replace(gradients, covariance=None))
+    assert lean.open(widths, has_covariance=False)
+    assert not lean.open(widths, has_covariance=True)
     file = next((tmp_path / "g").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DamagedError):
-        GradientsFolder(tmp_path / "g", "key").open(widths)
+        GradientsFolder(tmp_path / "g", "key").open(widths, has_covariance=True)
     with pytest.raises(OSError, match="full"), folder.being_written():
         raise OSError("full")
     assert not (tmp_path / "g").exists()
@@ -236,6 +245,37 @@ def test_cells_share_gradients_and_similarity_makes_none(arguments: list[str]) -
     assert watch.begun["gradients"] == 1
     similarities(*arguments, "measure=similarity", "method=kfac", session=session, watch=watch)
     assert watch.begun["gradients"] == 1
+
+
+@pytest.mark.parametrize("memory", ["auto", "streamed"])
+def test_gradients_with_covariances_serve_who_needs_none_and_not_the_other_way(
+    arguments: list[str], tmp_path: Path, memory: str
+) -> None:
+    watch = Watch()
+    ranks = ["method=asvd_i", "allocation=fisher", "allocation.multiple=2"]
+
+    def perplexity(folder: str, *choice: str, session: Session | None = None) -> float:
+        cell = run(
+            *arguments,
+            *choice,
+            f"memory={memory}",
+            f"cache_dir={tmp_path}/cache",
+            "cache.keep=statistics",
+            f"results_dir={tmp_path}/{folder}",
+            session=session or Session(watch.load),
+            watch=watch,
+        )
+        return cell["datasets"]["c4"]["perplexity"]
+
+    # In one session, then each in its own: the second reads what the first has left in cache_dir.
+    session = Session(watch.load)
+    lean = perplexity("a", *ranks, session=session)
+    full = perplexity("a", "method=kfac", session=session)
+    assert watch.begun["gradients"] == 2
+    assert perplexity("b", *ranks, session=session) == lean
+    assert perplexity("c", *ranks) == lean
+    assert perplexity("c", "method=kfac") == full
+    assert watch.begun["gradients"] == 2
 
 
 def test_the_library_takes_gradients_with_the_calibration() -> None:

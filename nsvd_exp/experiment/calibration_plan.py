@@ -69,12 +69,23 @@ class PlannedGradients:
 
     Attributes:
         samples: the plan of the samples, the first of which are taken backwards.
-        has_covariance: whether covariances are needed, (m, m) for each layer.
+        has_covariance: whether covariances are needed, too, (m, m) for each layer. It is not in
+            the identity: gradients with covariances serve those who need none.
     """
 
     samples: PlannedCalibration
     has_covariance: bool
     identity: dict[str, Any]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The identity without that of the samples."""
+        return dict(self.identity["gradients"])
+
+    def serves(self, other: PlannedGradients) -> bool:
+        """Whether who has the gradients of this plan has those of the other."""
+        has_all = self.has_covariance or not other.has_covariance
+        return has_all and self.identity == other.identity
 
 
 def plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
@@ -131,8 +142,7 @@ def plan_gradients(
         "labels": calibration.labels,
         "version": STAGE_VERSIONS["gradients"],
     }
-    identity = samples.identity | {"gradients": about | {"covariance": has_covariance}}
-    return PlannedGradients(samples, has_covariance, identity)
+    return PlannedGradients(samples, has_covariance, samples.identity | {"gradients": about})
 
 
 def _mixed_datasets(config: Config) -> dict[str, DatasetConfig]:

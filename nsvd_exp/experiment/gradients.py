@@ -36,6 +36,8 @@ class GradientsPass:
     def kept(self, cache: Cache, key: str) -> Gradients:
         """The gradients that `cache` keeps under `key`; made and kept if they are not there.
 
+        Kept without the covariances that are needed, they are made again with them.
+
         Raises:
             NsvdError: the pass fails, or a streamed model's gradients cannot be written.
         """
@@ -50,7 +52,7 @@ class GradientsPass:
         with hold(path.with_suffix(".lock"), f"the gradients of {about['model']}", log.warning):
             folder = GradientsFolder(path, key)
             try:
-                if folder.open(self._widths()):
+                if folder.open(self._widths(), self.planned.has_covariance):
                     return folder
             except DamagedError as error:
                 cache.say(f"gradients are damaged, or of something else ({error}): made again")
@@ -62,14 +64,13 @@ class GradientsPass:
         return made
 
     def _about(self) -> dict[str, str]:
-        plan, about = self.calibration.plan, self.planned.identity["gradients"]
+        plan, about = self.calibration.plan, self.planned.about
         config = self.planned.samples.config
         title = f"gradients of {about['samples']} x {config.sample_length} tokens"
         return {"model": plan.config.model.title, "dtype": plan.dtype, "calibration": title}
 
-    def _widths(self) -> dict[str, tuple[int, bool]]:
-        layers = self.calibration.layers
-        return {n: (shape_of(x)[0], self.planned.has_covariance) for n, x in layers.items()}
+    def _widths(self) -> dict[str, int]:
+        return {name: shape_of(layer)[0] for name, layer in self.calibration.layers.items()}
 
     def _in_memory(self) -> dict[str, OutputGradients]:
         found: dict[str, OutputGradients] = {}
@@ -94,7 +95,7 @@ class GradientsPass:
                 folder.add(name, gradients)
 
     def _pass(self, add: Add) -> None:
-        work, about = self.calibration, self.planned.identity["gradients"]
+        work, about = self.calibration, self.planned.about
         samples = work.samples().ids[: about["samples"]]
         log.info("gradients on %d x %d of these tokens", *samples.shape)
         config = self.planned.samples.config

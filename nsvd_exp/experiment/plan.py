@@ -99,9 +99,7 @@ def _cell_identity(resolved: Resolved) -> dict[str, Any]:
     if resolved.calibration is not None:
         identity["calibration"] = resolved.calibration.identity["tokens"]
     if resolved.gradients is not None:
-        about = resolved.gradients.identity["gradients"]
-        # Whether covariances are made follows from the method.
-        identity["gradients"] = {n: value for n, value in about.items() if n != "covariance"}
+        identity["gradients"] = resolved.gradients.about
     return identity
 
 

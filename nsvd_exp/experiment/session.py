@@ -89,7 +89,7 @@ class Session:
         self._tokens: dict[tuple[str, str], Tokens] = {}
         # What stands in `cache_dir` is a map of the files, not a copy.
         self._calibration: tuple[str, Calibration] | None = None
-        self._gradients: tuple[str, Gradients] | None = None
+        self._gradients: tuple[PlannedGradients, Gradients] | None = None
         self._bases = BasisMemory()
         # Keys of models that memory=auto streams: they turned out too large for their device.
         self._too_large: set[str] = set()
@@ -226,7 +226,7 @@ class Session:
         if plan.gradients is None:
             return made
         gradients = self._gradients_of(plan, plan.gradients, layers, observer)
-        record = dict(made.record) | {"gradients": plan.gradients.identity["gradients"]}
+        record = dict(made.record) | {"gradients": plan.gradients.about}
         return dataclasses.replace(made, gradients=gradients, record=record)
 
     def _gradients_of(
@@ -237,11 +237,10 @@ class Session:
         observer: Observer,
     ) -> Gradients:
         """The gradients: those of the last job, from `cache_dir`, or from a pass backwards."""
-        key = digest(planned.identity)[:32]
-        if self._gradients is None or self._gradients[0] != key:
+        if self._gradients is None or not self._gradients[0].serves(planned):
             self._gradients = None
-            draws = self._pass(plan, planned.samples, layers, observer)
-            self._gradients = key, GradientsPass(planned, draws).kept(self._cache(plan), key)
+            work = GradientsPass(planned, self._pass(plan, planned.samples, layers, observer))
+            self._gradients = planned, work.kept(self._cache(plan), digest(planned.identity)[:32])
         return self._gradients[1]
 
     def _calibrated(
@@ -303,7 +302,7 @@ def bases_of(plan: Resolved, method: Method) -> BasesOf:
     version = STAGE_VERSIONS["decompose"]
     more = {}
     if method.reads_gradients and plan.gradients is not None:
-        more["gradients"] = plan.gradients.identity["gradients"]
+        more["gradients"] = plan.gradients.about
     key = _model_key(plan, metric=metric, calibration=of_metric, version=version, **more)
     about = {
         "model": plan.config.model.title,

@@ -57,11 +57,12 @@ class GradientsFolder(Mapping[str, OutputGradients]):
             shutil.rmtree(self.path, ignore_errors=True)
             raise
 
-    def open(self, widths: Mapping[str, tuple[int, bool]]) -> bool:
-        """Whether it is complete, and has what is wanted.
+    def open(self, widths: Mapping[str, int], has_covariance: bool) -> bool:
+        """Whether it is complete, and has what is wanted; it may have more.
 
         Args:
-            widths: of each layer its output channels, and whether the covariance is wanted.
+            widths: of each layer its output channels.
+            has_covariance: whether the covariances are wanted.
 
         Raises:
             DamagedError: a file is missing, damaged, of another version, or of something else.
@@ -75,11 +76,14 @@ class GradientsFolder(Mapping[str, OutputGradients]):
             self._names = [str(name) for name in index["layers"]]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DamagedError(f"{self._index}: {error}") from None
-        for layer, (width, has_covariance) in widths.items():
+        for layer, width in widths.items():
             found = self._read(layer, check=True)
-            shape = None if found.covariance is None else tuple(found.covariance.shape)
-            expected = (width, width) if has_covariance else None
-            if tuple(found.mean_square.shape) != (width,) or shape != expected:
+            if found.covariance is None and has_covariance:
+                return False
+            shapes = [tuple(found.mean_square.shape)]
+            if found.covariance is not None:
+                shapes.append(tuple(found.covariance.shape))
+            if shapes != [(width,), (width, width)][: len(shapes)]:
                 raise DamagedError(f"{self._file(layer)}: its tensors are not of this layer")
         return True
 
