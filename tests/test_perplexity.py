@@ -11,11 +11,13 @@ import torch
 import transformers
 from helpers.models import CONFIGS, WIDE, make_model
 from helpers.texts import token_ids
+from torch.nn.functional import cross_entropy
 
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.models.batches import in_batches
 from nsvd_exp.models.blocks import chooses_positions
-from nsvd_exp.pipeline.evaluate import perplexity, window_nll
+from nsvd_exp.pipeline import evaluate
+from nsvd_exp.pipeline.evaluate import perplexity, token_losses, window_nll
 
 
 def windows() -> torch.Tensor:
@@ -60,6 +62,22 @@ def test_no_more_logits_than_a_chunk_are_made(name: str, positions: int) -> None
     assert in_chunks == pytest.approx(whole, rel=1e-6)
     handle.remove()
     assert max(made) <= 2 * positions
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("at_once", [1, 3, 11, 64])
+def test_a_position_has_the_same_loss_however_many_are_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, at_once: int
+) -> None:
+    positions, vocabulary = 11, 5003
+    draw = torch.Generator().manual_seed(0)
+    logits = (9 * torch.randn(positions, vocabulary, generator=draw)).to(dtype)
+    targets = torch.randint(vocabulary, (positions,), generator=draw)
+    monkeypatch.setattr(evaluate, "IN_CACHE", at_once * vocabulary + 7)
+    losses = token_losses(logits, targets)
+    assert torch.equal(losses, cross_entropy(logits.float(), targets, reduction="none"))
+    exact = cross_entropy(logits.double(), targets, reduction="none")
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_logits_are_scaled_and_capped_as_the_model_does() -> None:

@@ -21,6 +21,8 @@ from nsvd_exp.progress import Progress
 
 # Logits at once: 64 MB in float32 on a CPU, 512 MB on a GPU, where products should be large.
 LOGITS = {"cpu": 2**24, "cuda": 2**27}
+# Of them in float32 on a CPU at once: 4 MB, which its cache holds (benchmarks/losses.py).
+IN_CACHE = 2**20
 
 
 @torch.no_grad()
@@ -171,7 +173,7 @@ def positions_at_once(model: nn.Module, ids: Tensor, logits: int | None = None) 
 def summed_losses(
     ids: Tensor, step: int, logits_of: Callable[[int, int], Tensor], in_parts: bool = True
 ) -> Tensor:
-    """nats (rows,), float64, of ids (rows, length); no more than `step` positions in float32.
+    """nats (rows,), float64, of ids (rows, length); no more than `step` positions at a time.
 
     Args:
         logits_of: (start, stop) to the logits (rows, stop - start, vocabulary) of these positions.
@@ -184,10 +186,20 @@ def summed_losses(
         stop = min(start + step, last)
         targets = ids[:, start + 1 : stop + 1].flatten()
         part = logits_of(start, stop) if whole is None else whole[:, start:stop]
-        logits = part.float().flatten(0, 1)
-        losses = cross_entropy(logits, targets.to(logits.device), reduction="none")
+        losses = token_losses(part.flatten(0, 1), targets.to(part.device))
         total += losses.view(len(ids), -1).sum(1, dtype=torch.float64).to(total.device)
     return total
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """nats, float32, (positions,), of logits (positions, vocabulary) in any dtype.
+
+    Each position has the same bits, however many are taken at once.
+    """
+    positions, vocabulary = logits.shape
+    at_once = max(1, IN_CACHE // vocabulary) if logits.device.type == "cpu" else positions
+    parts = zip(logits.split(at_once), targets.split(at_once), strict=True)
+    return torch.cat([cross_entropy(a.float(), b, reduction="none") for a, b in parts])
 
 
 def perplexity(nll: float, tokens: int) -> float:
