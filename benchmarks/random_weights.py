@@ -16,8 +16,9 @@ from made import on_device
 
 from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.main import main
+from nsvd_exp.experiment.loaded import LoadedModel
 from nsvd_exp.experiment.resolve import Resolved
-from nsvd_exp.experiment.session import LoadedModel, Session
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.models.loading import load_tokenizer
 
 

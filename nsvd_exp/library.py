@@ -226,7 +226,8 @@ def compress(
 
 def _in_memory(method: Method) -> BasisProvider:
     """Bases for the second time that they are asked for, as far as there is memory for them."""
-    from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+    from nsvd_exp.experiment.bases import BasisMemory, SharedBases
+    from nsvd_exp.experiment.bases_plan import BasesOf
 
     return SharedBases(BasesOf("", None, "", has_gram_metric(method), {}), BasisMemory())
 

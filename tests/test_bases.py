@@ -26,9 +26,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import nsvd_exp as nx
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
-from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+from nsvd_exp.experiment.bases import BasisMemory, SharedBases
+from nsvd_exp.experiment.bases_plan import BasesOf, bases_of
 from nsvd_exp.experiment.plan import plan_cell
-from nsvd_exp.experiment.session import bases_of
 from nsvd_exp.methods import NSVD, SVD, CholeskyASVD, EigenASVD, Method, ScaledEigenASVD
 from nsvd_exp.methods.base import Calibration
 from nsvd_exp.methods.linalg import Eigenbasis
@@ -307,7 +307,8 @@ from pathlib import Path
 import torch
 from helpers.matrices import linears
 from helpers.methods import SHAPES
-from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+from nsvd_exp.experiment.bases import BasisMemory, SharedBases
+from nsvd_exp.experiment.bases_plan import BasesOf
 from nsvd_exp.methods.linalg import eigenbasis
 from nsvd_exp.storage.cache import Cache
 

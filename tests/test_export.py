@@ -26,10 +26,11 @@ from nsvd_exp.data.tokens import windows
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.export import export_cell
 from nsvd_exp.experiment.exported import exported
+from nsvd_exp.experiment.loaded import LoadedModel, load_dense
 from nsvd_exp.experiment.plan import CellPlan, plan_cell
 from nsvd_exp.experiment.remeasure import Task, measured_in_its_own_process
 from nsvd_exp.experiment.resolve import Resolved
-from nsvd_exp.experiment.session import LoadedModel, Session, load_dense
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.models.checkpoint import load
 from nsvd_exp.pipeline.evaluate import window_nll
 from nsvd_exp.storage.results import Result

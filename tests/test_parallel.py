@@ -16,7 +16,8 @@ from helpers.methods import compressed, every_method, every_solver
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+from nsvd_exp.experiment.bases import BasisMemory, SharedBases
+from nsvd_exp.experiment.bases_plan import BasesOf
 from nsvd_exp.methods import NID, NSVD, Method
 from nsvd_exp.models.batches import MOST_LAYERS, each_layer, layers_at_once
 from nsvd_exp.models.storage import Factors

@@ -16,12 +16,12 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from nsvd_exp.experiment.bases_plan import BasesOf
 from nsvd_exp.methods.linalg import Eigenbasis, coordinates_in
 from nsvd_exp.methods.truncation import OutputBasis
 from nsvd_exp.models.devices import memory_for_bases
@@ -33,26 +33,6 @@ log = logging.getLogger(__name__)
 
 Make = Callable[[], Eigenbasis]
 STORED = torch.float32
-
-
-@dataclass(frozen=True)
-class BasesOf:
-    """What the bases of all layers of a model were made from.
-
-    Attributes:
-        model: key of the model.
-        calibration: key of the cell's calibration, under which its losses are measured, whether or
-            not the metric looks at it; None without one.
-        key: of model and metric, which the bases are kept under on disk.
-        is_gram: whether the metric is the Gram matrix of the inputs.
-        about: for people: `model`, `dtype`, `metric`, `calibration`.
-    """
-
-    model: str
-    calibration: str | None
-    key: str
-    is_gram: bool
-    about: dict[str, str] = field(compare=False)
 
 
 class BasisMemory:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.experiment.loaded import LoadedModel
 from nsvd_exp.experiment.record import Stopwatch
 from nsvd_exp.experiment.resolve import Resolved
-from nsvd_exp.experiment.session import LoadedModel, Session
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.models.batches import memory_to
 from nsvd_exp.models.layers import Layer, find_linears, parameter_count, replaced
 from nsvd_exp.models.loading import check_device, to_dtype

@@ -11,68 +11,35 @@ import gc
 import logging
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import nn
 
 from nsvd_exp.config.schema import DatasetConfig
 from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
 from nsvd_exp.data.tokens import Tokens, windows
-from nsvd_exp.errors import NsvdError, OutOfMemoryError
-from nsvd_exp.experiment.bases import BasesOf, BasisMemory, SharedBases
+from nsvd_exp.errors import OutOfMemoryError
+from nsvd_exp.experiment.bases import BasisMemory, SharedBases
+from nsvd_exp.experiment.bases_plan import bases_of, model_key
 from nsvd_exp.experiment.calibration import CalibrationPass, mixed_record
-from nsvd_exp.experiment.calibration_plan import (
-    STAGE_VERSIONS,
-    PlannedCalibration,
-    PlannedGradients,
-    calibration_title,
-)
+from nsvd_exp.experiment.calibration_plan import PlannedCalibration, PlannedGradients
 from nsvd_exp.experiment.gradients import Gradients, GradientsPass
-from nsvd_exp.experiment.order import metric_of
-from nsvd_exp.experiment.resolve import (
-    PlannedMeasurement,
-    Resolved,
-)
+from nsvd_exp.experiment.loaded import LoadedModel, load_dense
+from nsvd_exp.experiment.resolve import PlannedMeasurement, Resolved
 from nsvd_exp.methods import Method
 from nsvd_exp.methods.base import Calibration
 from nsvd_exp.methods.mixing import mixed_calibration
-from nsvd_exp.methods.svd import IDENTITY
-from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.batches import is_out_of_memory
-from nsvd_exp.models.devices import gpus_of
 from nsvd_exp.models.layers import Layer
-from nsvd_exp.models.loading import check_vocabulary, load_model, load_streamed, load_tokenizer
-from nsvd_exp.models.streamed import StreamedModel
+from nsvd_exp.models.loading import check_vocabulary
 from nsvd_exp.progress import Observer
-from nsvd_exp.storage.cache import STREAMED, Cache
-from nsvd_exp.storage.files import ScratchFolder
+from nsvd_exp.storage.cache import Cache
 from nsvd_exp.storage.keys import digest
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class LoadedModel:
-    """A dense model, its tokenizer, and what brings its weights where they are not in memory."""
-
-    model: nn.Module
-    tokenizer: Any
-    streamed: StreamedModel | None = None
-
-
-def load_dense(plan: Resolved, is_streamed: bool) -> LoadedModel:
-    """The dense model of the plan, from its checkpoint."""
-    config = plan.config.model
-    if is_streamed:
-        streamed = _streamed(plan)
-        return LoadedModel(streamed.model, load_tokenizer(plan.model, config), streamed)
-    model = load_model(plan.model, config, plan.dtype, plan.device)
-    return LoadedModel(model, load_tokenizer(plan.model, config))
 
 
 class Session:
@@ -99,11 +66,11 @@ class Session:
     def load(self, plan: Resolved) -> LoadedModel:
         """The dense model of the plan, which stays loaded until another one is asked for."""
         is_streamed = self.is_streamed(plan)
-        key = f"{'streamed' if is_streamed else 'resident'} {_model_key(plan, device=plan.device)}"
+        key = f"{'streamed' if is_streamed else 'resident'} {model_key(plan, device=plan.device)}"
         if self._loaded is None or self._loaded[0] != key:
             if self._loaded is not None:
                 self.release_model()
-            self._bases.drop_other_models(_model_key(plan))
+            self._bases.drop_other_models(model_key(plan))
             if plan.calibration is None or not self._has_calibration(plan.calibration):
                 self._calibration = self._gradients = None
             self._loaded = key, self._load(plan, is_streamed)
@@ -112,7 +79,7 @@ class Session:
     def is_streamed(self, plan: Resolved) -> bool:
         """Whether one block of the model is in memory at a time."""
         asked = plan.config.memory
-        is_too_large = _model_key(plan, device=plan.device) in self._too_large
+        is_too_large = model_key(plan, device=plan.device) in self._too_large
         return asked == "streamed" or (asked == "auto" and is_too_large)
 
     def with_fallback(self, plan: Resolved, work: Callable[[], T]) -> T:
@@ -136,7 +103,7 @@ class Session:
                 raise OutOfMemoryError(problem + final) from error
         # Outside of the handler, whose traceback holds the model.
         log.warning("%s: going on with memory=streamed", problem)
-        self._too_large.add(_model_key(plan, device=plan.device))
+        self._too_large.add(model_key(plan, device=plan.device))
         self.release_model()
         self._bases = BasisMemory()
         _give_memory_back()  # also of a model that was half loaded
@@ -294,52 +261,9 @@ def _give_memory_back() -> None:
         torch.cuda.empty_cache()
 
 
-def bases_of(plan: Resolved, method: Method) -> BasesOf:
-    """What the bases of a cell of this plan are made from."""
-    metric = metric_of(method)
-    calibration = None if plan.calibration is None else plan.calibration.identity
-    of_metric = None if metric == IDENTITY else calibration
-    version = STAGE_VERSIONS["decompose"]
-    more = {}
-    if method.reads_gradients and plan.gradients is not None:
-        more["gradients"] = plan.gradients.about
-    key = _model_key(plan, metric=metric, calibration=of_metric, version=version, **more)
-    about = {
-        "model": plan.config.model.title,
-        "dtype": plan.dtype,
-        "metric": metric if isinstance(metric, str) else metric["class"],
-    }
-    if of_metric is not None:
-        about["calibration"] = calibration_title(plan.config.calibration)
-    return BasesOf(
-        model=_model_key(plan),
-        calibration=None if calibration is None else digest(calibration),
-        key=key[:32],
-        is_gram=has_gram_metric(method),
-        about=about,
-    )
-
-
-def _model_key(plan: Resolved, **more: Any) -> str:
-    return digest({"model": plan.model.identity, "dtype": plan.dtype, **more})
-
-
 def _calibration_key(planned: PlannedCalibration) -> str:
     return digest(planned.identity)[:32]
 
 
 def _tokens_key(plan: Resolved, measurement: PlannedMeasurement) -> tuple[str, str]:
     return digest(plan.model.identity), measurement.key
-
-
-def _streamed(plan: Resolved) -> StreamedModel:
-    """The model of the plan, on the first of its GPUs."""
-    place = next(iter(gpus_of(plan.device)), "cpu")
-    try:
-        plan.cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        name = plan.config.cache_dir
-        raise NsvdError(f"cache_dir={name} cannot be written to: {error}") from None
-    own = ScratchFolder(plan.cache_dir, STREAMED)
-    model, weights = load_streamed(plan.model, plan.config.model, plan.dtype, own.path)
-    return StreamedModel(model, weights, torch.device(place), plan.cache_dir, own)

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from helpers.configuration import compose
+from nsvd_exp.experiment.loaded import LoadedModel, load_dense
 from nsvd_exp.experiment.plan import plan_cell, plan_similarity
 from nsvd_exp.experiment.resolve import Resolved
 from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.run_similarity import run_similarities
-from nsvd_exp.experiment.session import LoadedModel, Session, load_dense
+from nsvd_exp.experiment.session import Session
 from nsvd_exp.progress import Observer
 from nsvd_exp.storage.results import Result
 
