@@ -86,9 +86,9 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
 
     from nsvd_exp.config.schema import ModelConfig
     from nsvd_exp.methods.base import Calibration
-    from nsvd_exp.models.hub import locate_model
     from nsvd_exp.models.layers import find_linears
     from nsvd_exp.models.loading import load_model, load_streamed
+    from nsvd_exp.models.sources import locate_model
     from nsvd_exp.models.streamed import StreamedModel
     from nsvd_exp.pipeline.calibrate import calibrate
     from nsvd_exp.storage.tensors import StatisticsFolder

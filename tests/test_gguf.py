@@ -13,8 +13,8 @@ from helpers.gguf import TOKENS, gguf_llama, write_gguf
 from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.gguf import gguf_config
-from nsvd_exp.models.hub import locate_model, max_length, resolve_dtype
 from nsvd_exp.models.loading import load_empty, load_model, load_streamed, load_tokenizer
+from nsvd_exp.models.sources import locate_model, max_length, resolve_dtype
 
 pytest.importorskip("gguf")
 

@@ -23,7 +23,6 @@ from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.methods import CholeskyASVD, Uniform
 from nsvd_exp.methods.base import Calibration
-from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears, replaced
 from nsvd_exp.models.loading import (
     check_device,
@@ -32,6 +31,7 @@ from nsvd_exp.models.loading import (
     load_tokenizer,
     to_dtype,
 )
+from nsvd_exp.models.sources import locate_model
 from nsvd_exp.models.storage import Factors
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.compress import Compressor, ranks_of

@@ -19,12 +19,11 @@ from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.data.sources import locate_dataset
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.devices import cuda_devices, gpus_of, resolve_device
-from nsvd_exp.models.hub import (
+from nsvd_exp.models.hub import hub_commit, on_hub
+from nsvd_exp.models.sources import (
     ModelSource,
-    hub_commit,
     locate_model,
     max_length,
-    on_hub,
     resolve_dtype,
     resolve_length,
 )

@@ -33,9 +33,9 @@ from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods import CholeskyASVD
 from nsvd_exp.methods.base import Calibration, Statistics
 from nsvd_exp.models import hidden_states
-from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import load_streamed
+from nsvd_exp.models.sources import locate_model
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.evaluate import window_nll, window_nll_streamed

@@ -15,8 +15,8 @@ from helpers.texts import make_tokenizer
 
 from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.loading import load_model
+from nsvd_exp.models.sources import locate_model
 
 INDEX = "model.safetensors.index.json"
 

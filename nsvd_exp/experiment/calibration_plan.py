@@ -16,7 +16,7 @@ from nsvd_exp.config.files import dataset_named, expand_path, group_choices, mod
 from nsvd_exp.config.schema import CalibrationConfig, Config, DatasetConfig, ModelConfig
 from nsvd_exp.data.sources import DatasetSource, locate_dataset
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.models.hub import ModelSource, locate_model
+from nsvd_exp.models.sources import ModelSource, locate_model
 from nsvd_exp.storage.keys import decimal_text
 
 # Raise one when the code of that stage changes a number: old results then count as missing.

@@ -20,7 +20,7 @@ from nsvd_exp.errors import LayersError, NsvdError
 from nsvd_exp.experiment.plan import CellPlan, SimilarityPlan, plan_cell, plan_similarity
 from nsvd_exp.experiment.resolve import PlannedMeasurement, Resolved
 from nsvd_exp.experiment.zeroshot import ZeroshotPlan, plan_zeroshot
-from nsvd_exp.models.hub import ModelSource
+from nsvd_exp.models.sources import ModelSource
 from nsvd_exp.storage.keys import digest
 
 if TYPE_CHECKING:

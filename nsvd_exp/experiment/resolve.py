@@ -25,7 +25,13 @@ from nsvd_exp.experiment.calibration_plan import (
 )
 from nsvd_exp.methods import Allocation, Method
 from nsvd_exp.models.devices import resolve_device
-from nsvd_exp.models.hub import PACKAGE, ModelSource, locate_model, resolve_dtype, resolve_length
+from nsvd_exp.models.sources import (
+    PACKAGE,
+    ModelSource,
+    locate_model,
+    resolve_dtype,
+    resolve_length,
+)
 from nsvd_exp.models.storage import Storage
 from nsvd_exp.storage.keys import decimal_text, digest
 

@@ -18,7 +18,7 @@ from nsvd_exp.experiment.record import Stopwatch, now, started_scores
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.experiment.work import done_once
 from nsvd_exp.experiment.zeroshot import PlannedTask, ZeroshotPlan
-from nsvd_exp.models.hub import max_length
+from nsvd_exp.models.sources import max_length
 from nsvd_exp.progress import Observer
 from nsvd_exp.storage.kept import TASK_SCORES
 from nsvd_exp.storage.results import Result

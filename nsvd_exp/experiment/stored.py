@@ -20,7 +20,7 @@ from nsvd_exp.config.files import expand_path
 from nsvd_exp.config.schema import Config, typed_config
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import CellPlan, plan_cell
-from nsvd_exp.models.hub import PACKAGE
+from nsvd_exp.models.sources import PACKAGE
 from nsvd_exp.storage.results import CELL, Result, read_result, result_paths
 
 KEY_DIGITS = 16  # of a key, at the end of a cell's folder

@@ -22,8 +22,8 @@ from nsvd_exp.experiment.session import Session
 from nsvd_exp.experiment.stored import Place, StoredCell, stored_cell
 from nsvd_exp.models.checkpoint import load
 from nsvd_exp.models.devices import ALL_GPUS, resolve_device
-from nsvd_exp.models.hub import locate_model
 from nsvd_exp.models.loading import load_model
+from nsvd_exp.models.sources import locate_model
 from nsvd_exp.storage.files import read_object
 from nsvd_exp.storage.keys import model_folder_digest
 from nsvd_exp.storage.results import Result

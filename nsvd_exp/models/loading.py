@@ -19,8 +19,9 @@ from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import ALL_GPUS
-from nsvd_exp.models.hub import ModelSource, on_hub
+from nsvd_exp.models.hub import on_hub
 from nsvd_exp.models.layers import not_finite
+from nsvd_exp.models.sources import ModelSource
 
 # Buffers that old LLaMA checkpoints carry and newer code computes.
 RECOMPUTED = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias")

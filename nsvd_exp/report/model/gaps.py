@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsvd_exp.bundled import TEXT_DIR
-from nsvd_exp.models.hub import PACKAGE
+from nsvd_exp.models.sources import PACKAGE
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.protocol import PAPERS_LENGTH, default_calibration, model_files
 from nsvd_exp.report.model.settings import Setting
