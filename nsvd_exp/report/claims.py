@@ -15,7 +15,7 @@ from nsvd_exp.report.model.subjects import papers_subject
 from nsvd_exp.report.render import terminal
 from nsvd_exp.report.render.claims import page
 from nsvd_exp.report.render.console import speak_ascii_where_needed
-from nsvd_exp.storage.files import write_atomically
+from nsvd_exp.report.writing import put, writing
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,21 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         text = claims_text(options.results_dirs, options.out)
         if options.out:
-            _write(Path(expand_path(options.out)), text)
+            out = Path(expand_path(options.out))
+            with writing("the claims page", out, "file"):
+                put(out, text)
     except NsvdError as error:
         terminal.complain(f"error: {error}")
         return 2
     print(f"claims: {options.out}" if options.out else text)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, lambda file: file.write_bytes(text.encode(errors="replace")))
-    except OSError as error:
-        raise NsvdError(
-            f"the claims cannot be written to {path}: {error.strerror}; give another file, --out"
-        ) from None
 
 
 if __name__ == "__main__":

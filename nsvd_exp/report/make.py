@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from nsvd_exp.config.files import expand_path
-from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.model.comparison import Comparison
 from nsvd_exp.report.model.report import SIMILARITY_TABLE, Report
 from nsvd_exp.report.render import (
@@ -24,7 +22,7 @@ from nsvd_exp.report.render import (
 from nsvd_exp.report.render.page import Drawing, page_text
 from nsvd_exp.report.render.planned import Planned, planned_figures
 from nsvd_exp.report.render.plot_style import save, svg_text
-from nsvd_exp.storage.files import write_atomically
+from nsvd_exp.report.writing import put, writing
 from nsvd_exp.storage.keys import digest
 
 RESULTS, PROFILES = "results", "profiles"
@@ -61,9 +59,9 @@ def write(
     Raises:
         NsvdError: `out` cannot be written to.
     """
-    with _writing(out):
+    with writing("the report", out, "folder"):
         written = [
-            _put(out / f"{name}.{extension}", content)
+            put(out / f"{name}.{extension}", content)
             for extension in TEXT_FORMATS
             if extension in formats
             for name, content in table_texts(report, extension, with_paper)
@@ -83,7 +81,7 @@ def write(
         if "html" in formats:
             undrawn = list(dict.fromkeys(one.model for one in planned[len(kept) :]))
             page = page_text(report, drawings, undrawn, with_paper)
-            written.append(_put(out / INDEX, page))
+            written.append(put(out / INDEX, page))
     return written
 
 
@@ -166,27 +164,11 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
     """
     found = records.of_comparison(comparison)
     body = documents.records_markdown(found)
-    with _writing(out):
+    with writing("the report", out, "folder"):
         return [
-            _put(out / "compare.csv", records.csv_text(found)),
-            _put(out / "compare.md", f"# Comparison\n\n{comparison.summary}\n\n{body}\n"),
+            put(out / "compare.csv", records.csv_text(found)),
+            put(out / "compare.md", f"# Comparison\n\n{comparison.summary}\n\n{body}\n"),
         ]
-
-
-def _put(path: Path, content: str) -> Path:
-    # Half of a character, such as the name of a file may hold, becomes `?`.
-    write_atomically(path, lambda file: file.write_bytes(content.encode(errors="replace")))
-    return path
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise NsvdError(
-            f"the report cannot be written to {out}: {error.strerror}; give another folder, --out"
-        ) from None
 
 
 def log_to_wandb(
