@@ -30,10 +30,11 @@ from helpers.texts import words
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
-from nsvd_exp.cli.arguments import normalise, setting_names
+from nsvd_exp.cli.arguments import normalise, setting_names, with_fields_of_grids
 from nsvd_exp.config.files import conf_dir
 from nsvd_exp.config.schema import Config, DatasetConfig
 from nsvd_exp.experiment.wording import format_perplexity
+from nsvd_exp.storage.results import read_all
 
 
 def test_one_cell_is_shown_beside_the_dense_model(settings: Settings, capsys: Capture) -> None:
@@ -294,6 +295,28 @@ def test_files_are_composed_once_and_a_launcher_of_hydra_composes_each_job_again
 )
 def test_arguments_are_put_as_hydra_takes_them(typed: str, given: str) -> None:
     assert normalise(typed) == given
+
+
+def test_a_field_that_is_given_to_several_methods_is_given_to_each() -> None:
+    typed = ["-m", "method=kfac,asvd_ridge", "method.ridge=0.3", "method.target=diagonal,identity"]
+    typed += ["allocation.floor=0.1", "ratio=0.1,0.3", "method.first={_target_: a.B, x: 1}"]
+    assert with_fields_of_grids(typed) == [
+        *("-m", "method=kfac,asvd_ridge", "method.ridge=choice(0.3)"),
+        *("method.target=diagonal,identity", "allocation.floor=0.1", "ratio=0.1,0.3"),
+        "method.first=choice({_target_: a.B, x: 1})",
+    ]
+    assert with_fields_of_grids(typed[2:]) == typed[2:]
+
+
+def test_a_grid_of_methods_takes_a_field_that_the_default_does_not_have(
+    settings: Settings, capsys: Capture
+) -> None:
+    arguments = [*settings(), "-m", "dataset=[ptb]", "report=false"]
+    arguments += ["method=asvd_ridge,kfac", "method.ridge=0.3"]
+    assert "(2 done)" in run_done(capsys, *arguments)
+    stored = read_all(results_dir(arguments))
+    cells = {cell["method"]: cell["identity"]["method"] for cell in stored}
+    assert [cells[name]["ridge"] for name in ("asvd_ridge", "kfac")] == ["0.3", "0.3"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass
 
 import yaml  # type: ignore[import-untyped]
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from nsvd_exp.config.files import group_choices, method_files
 from nsvd_exp.config.schema import Config
@@ -29,6 +30,7 @@ SINGLE_CHOICES = (
     *("model", "method", "allocation", "storage", "calibration", "experiment"),
     "dataset@calibration.dataset",
 )
+GROUPS_WITH_FIELDS = ("method", "allocation", "storage")
 
 
 LIST_SYNTAX = (
@@ -102,6 +104,31 @@ def with_lists_of_folders(arguments: Sequence[str]) -> list[str]:
             others = [a for a in arguments if not a.startswith(f"{name}=")]
             arguments = [*others, f"{name}=[{','.join(folders)}]"]
     return arguments
+
+
+def with_fields_of_grids(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra takes them; a field with one value becomes a choice of one, where its
+    group has several: `method=kfac,asvd_ridge method.ridge=0.3`.
+
+    Hydra composes what has one value before it splits the grid, with the group's own default.
+    """
+    swept = {name for name in map(_swept_name, arguments) if name in GROUPS_WITH_FIELDS}
+
+    def of_grid(argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        is_field = bool(equals) and name.partition(".")[0] in swept - {name}
+        return f"{name}=choice({value})" if is_field and not _swept_name(argument) else argument
+
+    return [of_grid(argument) for argument in arguments]
+
+
+def _swept_name(argument: str) -> str:
+    """What is swept by an argument; empty where nothing is."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:  # an option, or what Hydra will refuse
+        return ""
+    return str(override.key_or_group) if override.is_sweep_override() else ""
 
 
 def _quoted_path(value: str) -> str:

@@ -22,6 +22,7 @@ from nsvd_exp.cli.arguments import (
     explain,
     normalise,
     refuse_undecodable,
+    with_fields_of_grids,
     with_lists_of_folders,
 )
 from nsvd_exp.cli.jobs import Jobs
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None, jobs: Jobs | None = None) -> in
         # Options first: argparse takes them in front of the overrides or behind, not in between.
         given = sorted(given, key=lambda argument: argument not in ("-m", "--multirun"))
         typed = [normalise(argument, more) for argument in with_lists_of_folders(given)]
-        sys.argv = ["nsvd_exp", *typed]
+        sys.argv = ["nsvd_exp", *with_fields_of_grids(typed)]
         entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
         entry(jobs or Jobs())()
         sys.stdout.flush()
