@@ -23,7 +23,7 @@ from nsvd_exp.data.tokens import Tokens, calibration_samples
 from nsvd_exp.data.tokens import windows as windows_of
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import Allocation, Method, Uniform
-from nsvd_exp.methods.base import Calibration, OutputGradients
+from nsvd_exp.methods.base import TENSORS, Calibration, OutputGradients
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.layers import find_linears, parameter_count, replace
 from nsvd_exp.models.storage import Factors, Storage
@@ -128,7 +128,7 @@ def calibrate(
         skip: patterns (fnmatch) of Linear names that are to stay dense.
         batch: samples in one forward pass; `auto` halves it when memory runs out.
         gradient_samples: the first so many samples are also taken backwards, for methods and
-            allocations that read gradients (`KFAC`, `FWSVD`, `Fisher`).
+            allocations that read gradients (`KFAC`, `WeightedKFAC`, `FWSVD`, `Fisher`).
         labels: next tokens of their loss: `model`, drawn from its predictions, or `text`.
         seed: of what is drawn.
 
@@ -150,7 +150,7 @@ def calibrate(
         ids = samples.ids[:gradient_samples]
         with _bar("gradients") as progress:
             output_gradients(
-                model, layers, ids, gradients.__setitem__, labels, seed, True, batch, progress
+                model, layers, ids, gradients.__setitem__, labels, seed, TENSORS, batch, progress
             )
     return Calibration(inputs, reads, record, gradients)
 

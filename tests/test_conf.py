@@ -31,6 +31,7 @@ CLASSES = {
     "asvd_iii": methods.ScaledEigenASVD(reading="scalar"),
     "asvd_ridge": methods.RidgeASVD(ridge=0.1, target="diagonal"),
     "kfac": methods.KFAC(damping=0.1, ridge=0.0, target="diagonal"),
+    "weighted_kfac": methods.WeightedKFAC(damping=0.1, ridge=0.0, target="diagonal"),
     "nsvd_i": methods.NSVD(0.95, methods.CholeskyASVD(), methods.TruncatedSVD()),
     "nsvd_ii": methods.NSVD(0.95, methods.EigenASVD(), methods.TruncatedSVD()),
     "nid_i": methods.NID(0.95, methods.CholeskyASVD(), methods.ColumnID()),
@@ -148,7 +149,7 @@ PRESETS = {
     "table6": (9, 3, 3),
     "figure1": (1, 1, 8),
     "smoke": (10, 10, 10),
-    "beyond": (51, 51, 49),
+    "beyond": (57, 57, 55),
 }
 
 

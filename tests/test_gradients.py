@@ -35,12 +35,15 @@ def found_of(model: nn.Module, ids: Tensor = IDS, **options: Any) -> dict[str, O
     return found
 
 
-def by_hand(model: nn.Module, labels: Tensor) -> dict[str, Tensor]:
-    """The gradients (tokens, m) of the summed loss, by one graph of the whole model."""
+def by_hand(model: nn.Module, labels: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """The gradients (tokens, m) of the summed loss, by one graph of the whole model, and the
+    inputs (tokens, n)."""
     grads: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
 
     def hook(name: str) -> Callable[..., None]:
-        def watch(_: nn.Module, __: object, output: Tensor) -> None:
+        def watch(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            inputs[name] = args[0].detach().clone().reshape(-1, args[0].shape[-1])
             output.register_hook(lambda g: grads.__setitem__(name, g.reshape(-1, g.shape[-1])))
 
         return watch
@@ -52,7 +55,7 @@ def by_hand(model: nn.Module, labels: Tensor) -> dict[str, Tensor]:
     for handle in handles:
         handle.remove()
     model.zero_grad()
-    return {name: grads[name].double() for name in layers}
+    return {name: (grads[name].double(), inputs[name].double()) for name in layers}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -60,8 +63,11 @@ def test_block_by_block_the_gradients_are_those_of_the_whole_graph(name: str) ->
     model = make_model(name)
     found, expected = found_of(model, labels="text", batch=2), by_hand(model, IDS[:, 1:])
     assert found.keys() == expected.keys()
-    for layer, g in expected.items():
-        known = found[layer]
+    for layer, (g, x) in expected.items():
+        known, w = found[layer], g.square().mean(1) / g.square().mean()
+        torch.testing.assert_close(
+            known.weighted_gram, x.T @ (w[:, None] * x), rtol=1e-4, atol=1e-4
+        )
         assert known.tokens == len(g) == IDS.numel()
         torch.testing.assert_close(known.covariance, g.T @ g / len(g), rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(known.mean_square, g.square().mean(0), rtol=1e-4, atol=1e-9)
@@ -77,6 +83,9 @@ def test_the_batch_size_shows_only_as_rounding_and_the_seed_draws_the_labels() -
     for layer, known in one.items():
         for same in (other[layer], again[layer]):
             torch.testing.assert_close(known.covariance, same.covariance, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(
+                known.weighted_gram, same.weighted_gram, rtol=1e-4, atol=1e-4
+            )
         for different in (third[layer], text[layer]):
             assert not torch.allclose(known.mean_square, different.mean_square, rtol=1e-2)
 
@@ -114,14 +123,14 @@ def test_labels_are_drawn_in_proportion_to_their_probabilities() -> None:
 def test_the_largest_tokens_count_as_the_next_one_in_the_size_alone() -> None:
     g = torch.ones(2000, 3)
     g[:2] = 1000.0
-    accumulator = GradientAccumulator(g, has_covariance=False)
+    accumulator = GradientAccumulator(g, None, has_covariance=False)
     accumulator.add(g[:900])
     accumulator.add(g[900:])
     known = accumulator.gradients()
     assert known.size == 1.0
-    assert known.covariance is None
+    assert known.tensors.keys() == {"mean_square"}
     assert float(known.mean_square[0]) == pytest.approx((2 * 1e6 + 1998) / 2000)
-    broken = GradientAccumulator(g, has_covariance=False)
+    broken = GradientAccumulator(g, None, has_covariance=False)
     broken.add(g * torch.inf)
     with pytest.raises(NsvdError, match="its gradients are NaN or Inf"):
         broken.gradients()
@@ -143,39 +152,67 @@ def test_a_model_without_gradients_is_refused_and_integer_embeddings_are_none() 
         found_of(model)
 
 
+def test_an_input_that_is_changed_before_its_gradient_is_there_is_refused() -> None:
+    class Reusing(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, hidden: Tensor, *args: Any, **named: Any) -> Any:
+            output = self.block(hidden, *args, **named)
+            with torch.no_grad():
+                inputs[0].mul_(2)
+            return output
+
+    model, inputs = make_model("llama"), []
+    model.model.layers[1] = Reusing(model.model.layers[1])
+    linear = model.model.layers[1].block.mlp.down_proj
+    linear.register_forward_pre_hook(lambda _, args: inputs.insert(0, args[0].detach()))
+    with pytest.raises(NsvdError, match=r"down_proj: its input is changed in place"):
+        found_of(model)
+    assert found_of(model, tensors={"covariance"})
+
+
 def test_what_is_kept_comes_back_and_what_is_not_of_it_is_damaged(tmp_path: Path) -> None:
     model = make_model("llama")
     made = found_of(model)
-    widths = {name: len(g.mean_square) for name, g in made.items()}
+    shapes = {
+        layer: {name: tuple(tensor.shape) for name, tensor in g.tensors.items()}
+        for layer, g in made.items()
+    }
     folder = GradientsFolder(tmp_path / "g", "key")
-    assert not folder.open(widths, has_covariance=True)
+    assert not folder.open(shapes)
     with folder.being_written():
         for name, gradients in made.items():
             folder.add(name, gradients)
     read = GradientsFolder(tmp_path / "g", "key")
-    assert read.open(widths, has_covariance=True)
+    assert read.open(shapes)
     assert list(read) == list(made)
     for name, gradients in made.items():
-        assert torch.equal(read[name].covariance, gradients.covariance)
-        assert torch.equal(read[name].mean_square, gradients.mean_square)
+        for tensor, values in gradients.tensors.items():
+            assert torch.equal(read[name].tensors[tensor], values)
         assert (read[name].size, read[name].tokens) == (gradients.size, gradients.tokens)
     with pytest.raises(DamagedError):
-        GradientsFolder(tmp_path / "g", "other").open(widths, has_covariance=True)
-    wider = {name: width + 1 for name, width in widths.items()}
+        GradientsFolder(tmp_path / "g", "other").open(shapes)
+    wider = {layer: {"mean_square": (len(made[layer].mean_square) + 1,)} for layer in made}
     with pytest.raises(DamagedError):
-        GradientsFolder(tmp_path / "g", "key").open(wider, has_covariance=False)
-    # Covariances that nobody asked for do no harm; those that are not there are missed.
-    assert GradientsFolder(tmp_path / "g", "key").open(widths, has_covariance=False)
+        GradientsFolder(tmp_path / "g", "key").open(wider)
+    # A tensor that nobody asked for does no harm; one that is not there is missed.
+    without = {
+        layer: {name: shape for name, shape in of_layer.items() if name != "covariance"}
+        for layer, of_layer in shapes.items()
+    }
+    assert GradientsFolder(tmp_path / "g", "key").open(without)
     lean = GradientsFolder(tmp_path / "lean", "key")
     with lean.being_written():
         for name, gradients in made.items():
             lean.add(name, dataclasses.replace(gradients, covariance=None))
-    assert lean.open(widths, has_covariance=False)
-    assert not lean.open(widths, has_covariance=True)
+    assert lean.open(without)
+    assert not lean.open(shapes)
     file = next((tmp_path / "g").glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DamagedError):
-        GradientsFolder(tmp_path / "g", "key").open(widths, has_covariance=True)
+        GradientsFolder(tmp_path / "g", "key").open(shapes)
     with pytest.raises(OSError, match="full"), folder.being_written():
         raise OSError("full")
     assert not (tmp_path / "g").exists()
@@ -193,7 +230,7 @@ def test_gradients_key_the_cells_that_read_them_and_no_others(arguments: list[st
     plain = identity("method=asvd_i")
     assert plain == identity("method=asvd_i", "calibration.labels=text")
     assert "gradients" not in plain
-    for choice in ("method=kfac", "method=fwsvd", "allocation=fisher"):
+    for choice in ("method=kfac", "method=weighted_kfac", "method=fwsvd", "allocation=fisher"):
         keyed = identity(choice)
         assert keyed["gradients"] == {"samples": 6, "labels": "model", "version": 1}
         assert identity(choice, "calibration.labels=text") != keyed
@@ -210,6 +247,7 @@ def test_gradients_key_the_cells_that_read_them_and_no_others(arguments: list[st
     "choices",
     [
         ["method=kfac", "method.ridge=0.1", "storage=pivoted", "allocation=fisher"],
+        ["method=weighted_kfac", "method.ridge=0.3", "storage=pivoted", "allocation=fisher"],
         ["method=fwsvd"],
         ["method=svd", "allocation=fisher"],
         ["method=nsvd_i", "method.first=nsvd_exp.methods.KFAC", "method.name=nkfac"],
@@ -248,7 +286,7 @@ def test_cells_share_gradients_and_similarity_makes_none(arguments: list[str]) -
 
 
 @pytest.mark.parametrize("memory", ["auto", "streamed"])
-def test_gradients_with_covariances_serve_who_needs_none_and_not_the_other_way(
+def test_gradients_with_more_tensors_serve_who_needs_fewer_and_not_the_other_way(
     arguments: list[str], tmp_path: Path, memory: str
 ) -> None:
     watch = Watch()
@@ -270,12 +308,15 @@ def test_gradients_with_covariances_serve_who_needs_none_and_not_the_other_way(
     # In one session, then each in its own: the second reads what the first has left in cache_dir.
     session = Session(watch.load)
     lean = perplexity("a", *ranks, session=session)
-    full = perplexity("a", "method=kfac", session=session)
-    assert watch.begun["gradients"] == 2
+    some = perplexity("a", "method=kfac", session=session)
+    full = perplexity("a", "method=weighted_kfac", session=session)
+    assert watch.begun["gradients"] == 3
     assert perplexity("b", *ranks, session=session) == lean
     assert perplexity("c", *ranks) == lean
-    assert perplexity("c", "method=kfac") == full
-    assert watch.begun["gradients"] == 2
+    assert perplexity("c", "method=kfac") == some
+    assert perplexity("c", "method=weighted_kfac") == full
+    assert len({lean, some, full}) == 3
+    assert watch.begun["gradients"] == 3
 
 
 def test_the_library_takes_gradients_with_the_calibration() -> None:

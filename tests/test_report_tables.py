@@ -407,7 +407,12 @@ def test_fields_of_a_method_and_what_is_mixed_in_make_rows_of_one_table(tmp_path
             "random": {"weight": "0.1", "samples": 64, "length": 256, "seed": seed}
         }
         rewrite(tmp_path, cell)
+    kfac = {"class": "KFAC", "version": 1, "damping": "0.1", "ridge": "0", "target": "diagonal"}
+    for count, labels in ((16, "model"), (64, "model"), (16, "text")):
+        gradients = {"samples": count, "labels": labels, "version": 1}
+        make_cell(tmp_path, method="kfac", form={"method": kfac, "gradients": gradients})
     found = {line.title: line for line in group_of(tmp_path).lines}
+    assert {"KFAC", "KFAC, 64 gradient samples", "KFAC, labels of the text"} <= found.keys()
     assert found["ASVD-RIDGE"].entries["ptb"].improvement == pytest.approx(1 - 28 / 30)
     assert found["ASVD-RIDGE, ridge 0.3"].entries["ptb"].improvement == pytest.approx(0.2)
     assert "NSVD-I, first ridge 0.3, first target diagonal" in found

@@ -24,6 +24,7 @@ from nsvd_exp.methods import (
     Fisher,
     Method,
     RidgeASVD,
+    WeightedKFAC,
 )
 from nsvd_exp.methods.allocation import Spectrum
 from nsvd_exp.methods.base import Calibration, OutputGradients, Statistics
@@ -38,30 +39,39 @@ SINGLE: dict[str, Method] = {
     "KFAC": KFAC(),
     "KFAC with ridge": KFAC(damping=0.5, ridge=0.3),
     "KFAC to identity": KFAC(damping=0.01, ridge=0.1, target="identity"),
+    "weighted KFAC": WeightedKFAC(),
+    "weighted KFAC with ridge": WeightedKFAC(ridge=0.3),
     "FWSVD": FWSVD(),
 }
 NESTED: dict[str, Method] = {
     "NSVD on KFAC": NSVD(k1=0.6, first=KFAC()),
     "NID on KFAC": NID(k1=0.6, first=KFAC(ridge=0.1)),
+    "NSVD on weighted KFAC": NSVD(k1=0.6, first=WeightedKFAC()),
     "NSVD on FWSVD": NSVD(k1=0.6, first=FWSVD()),
 }
 every_single = over("method", SINGLE)
 every_one = over("method", SINGLE | NESTED)
 
 
-def gradients_of(g: Tensor) -> OutputGradients:
-    """What is known of gradients g (tokens, m)."""
+def gradients_of(g: Tensor, x: Tensor) -> OutputGradients:
+    """What is known of gradients g (tokens, m) where the inputs are x (tokens, n)."""
     squares = g.square()
     size = float(squares.mean())
+    w = squares.mean(1) / (size or 1)
     return OutputGradients(
-        mean_square=squares.mean(0), covariance=g.T @ g / len(g), size=size, tokens=len(g)
+        mean_square=squares.mean(0),
+        covariance=g.T @ g / len(g),
+        weighted_gram=x.T @ (w[:, None] * x),
+        size=size,
+        tokens=len(g),
     )
 
 
 def known(shape: Shape, seed: int = 1) -> tuple[Tensor, Statistics]:
     """A weight (m, n), and the statistics of its inputs and of the gradients at its output."""
-    gradients = gradients_of(0.01 * random_inputs(shape[0], 200, seed + 5).T)
-    statistics = statistics_of(random_inputs(shape[1], 300, seed))
+    X = random_inputs(shape[1], 300, seed)
+    gradients = gradients_of(0.01 * random_inputs(shape[0], 200, seed + 5).T, X.T[:200])
+    statistics = statistics_of(X)
     return random_weight(*shape), dataclasses.replace(statistics, gradients=gradients)
 
 
@@ -69,6 +79,7 @@ def with_white_gradients(statistics: Statistics, m: int) -> Statistics:
     white = OutputGradients(
         mean_square=torch.full((m,), 0.3).double(),
         covariance=0.3 * torch.eye(m).double(),
+        weighted_gram=100 / statistics.tokens * statistics.gram,
         size=0.3,
         tokens=100,
     )
@@ -102,6 +113,8 @@ def test_white_gradients_make_them_methods_of_one_side(shape: Shape, solver: str
     pairs = (
         (KFAC(damping=0.7), CholeskyASVD()),
         (KFAC(ridge=0.3), RidgeASVD(ridge=0.3)),
+        (WeightedKFAC(), CholeskyASVD()),
+        (WeightedKFAC(ridge=0.3), RidgeASVD(ridge=0.3)),
         (FWSVD(), SVD()),
         (NSVD(k1=0.6, first=KFAC()), NSVD(k1=0.6)),
     )
@@ -184,6 +197,38 @@ def test_nested_methods_follow_equation_5_on_top(name: str, shape: Shape, solver
     assert distance(approximate(method, W, 10, statistics, solver), expected) < 1e-9
 
 
+def test_where_all_tokens_cost_the_same_weighted_kfac_is_kfac() -> None:
+    W, statistics = known((20, 30))
+    X, g = random_inputs(30, 200, 1).T, random_inputs(20, 200, 6).T
+    g /= g.norm(dim=1, keepdim=True)
+    statistics = dataclasses.replace(statistics_of(X.T), gradients=gradients_of(g, X))
+    for ridge in (0.0, 0.3):
+        one, other = (kind(ridge=ridge) for kind in (KFAC, WeightedKFAC))
+        expected = approximate(one, W, 8, statistics)
+        assert distance(approximate(other, W, 8, statistics), expected) < 1e-9
+        assert nats_of(one, statistics) == pytest.approx(nats_of(other, statistics))
+
+
+def test_weighted_tokens_lose_least_of_what_they_are_weighed_by() -> None:
+    """With white outputs: sum of |g|² |E x|² over the tokens, as of an SVD of W X |g|."""
+    W, X = random_weight(20, 30), random_inputs(30, 200, 1)
+    lengths = torch.rand(200, generator=torch.Generator().manual_seed(2)).double() ** 4
+    g = lengths[:, None] * random_inputs(20, 200, 6).T
+    statistics = dataclasses.replace(statistics_of(X), gradients=gradients_of(g, X.T))
+    weighed = X * g.norm(dim=1)
+    expected = best(W @ weighed, 8) @ torch.linalg.pinv(weighed)
+    found = approximate(WeightedKFAC(damping=1e9), W, 8, statistics)
+    assert distance(found, expected) < 1e-6
+    least = float(torch.linalg.svdvals(W @ weighed)[8:].square().sum())
+    assert float(((W - found) @ weighed).square().sum()) == pytest.approx(least, rel=1e-6)
+    other = approximate(KFAC(damping=1e9), W, 8, statistics)
+    assert float(((W - other) @ weighed).square().sum()) > 1.05 * least
+    # In nats of allocation=fisher: half the mean over tokens of the mean square of g times |E x|².
+    nats = nats_of(WeightedKFAC(damping=1e-6), statistics)
+    energy = float(statistics.gradients.weighted_gram.trace())
+    assert nats * energy == pytest.approx(float(weighed.square().sum()) / 20 / 200 / 2, rel=1e-9)
+
+
 @every_one
 @every_solver
 def test_the_scale_of_gradients_and_inputs_does_not_matter(method: Method, solver: str) -> None:
@@ -193,7 +238,10 @@ def test_the_scale_of_gradients_and_inputs_does_not_matter(method: Method, solve
         statistics,
         gram=1e6 * statistics.gram,
         gradients=dataclasses.replace(
-            g, mean_square=1e-6 * g.mean_square, covariance=1e-6 * g.covariance
+            g,
+            mean_square=1e-6 * g.mean_square,
+            covariance=1e-6 * g.covariance,
+            weighted_gram=1e6 * g.weighted_gram,
         ),
     )
     one, other = (approximate(method, W, 8, s, solver) for s in (statistics, scaled))
@@ -206,7 +254,8 @@ def test_outputs_that_cost_nothing_leave_finite_factors(method: Method, solver: 
     W, statistics = known((20, 30))
     for dead in (torch.arange(20) % 3 == 0, torch.ones(20, dtype=torch.bool)):
         g = random_inputs(20, 200, 6).T * ~dead
-        without = dataclasses.replace(statistics, gradients=gradients_of(g))
+        x = random_inputs(30, 200, 1).T
+        without = dataclasses.replace(statistics, gradients=gradients_of(g, x))
         assert bool(approximate(method, W, 8, without, solver).isfinite().all())
 
 
@@ -228,11 +277,15 @@ def test_they_share_no_metric_with_methods_of_one_side() -> None:
     for method in (*SINGLE.values(), KFAC(ridge=0.0)):
         assert method.metric_name() is None
         assert method.reads_gradients
-        assert method.reads_covariance == isinstance(method, KFAC)
+        wanted = {"covariance"} if isinstance(method, KFAC) else set()
+        wanted |= {"weighted_gram"} if isinstance(method, WeightedKFAC) else set()
+        assert method.reads_of_gradients == NSVD(first=method).reads_of_gradients == wanted
     assert not any(method.reads_gradients for method in METHODS.values())
 
 
-@pytest.mark.parametrize("one", [CholeskyASVD(), RidgeASVD(), SVD(), ASVD(), KFAC(), FWSVD()])
+@pytest.mark.parametrize(
+    "one", [CholeskyASVD(), RidgeASVD(), SVD(), ASVD(), KFAC(), WeightedKFAC(), FWSVD()]
+)
 def test_discarded_energy_costs_half_the_mean_square_of_gradients(one: Method) -> None:
     """Of the Gram matrix, size / 2 times the mean squared error of a token's outputs."""
     W, statistics = known((20, 30))
@@ -309,4 +362,9 @@ def test_without_gradients_they_say_what_is_missing(method: Method) -> None:
         lean = dataclasses.replace(statistics.gradients, covariance=None)
         without = dataclasses.replace(statistics, gradients=lean)
         with pytest.raises(NsvdError, match="needs the covariance of the gradients"):
+            factorise(method, W, 8, without)
+    if isinstance(method, WeightedKFAC):
+        lean = dataclasses.replace(statistics.gradients, weighted_gram=None)
+        without = dataclasses.replace(statistics, gradients=lean)
+        with pytest.raises(NsvdError, match="needs the Gram matrix that gradients weigh"):
             factorise(method, W, 8, without)

@@ -69,12 +69,12 @@ class PlannedGradients:
 
     Attributes:
         samples: the plan of the samples, the first of which are taken backwards.
-        has_covariance: whether covariances are needed, too, (m, m) for each layer. It is not in
-            the identity: gradients with covariances serve those who need none.
+        tensors: of TENSORS, which are needed for each layer. They are not in the identity: who has
+            more of them serves who needs fewer.
     """
 
     samples: PlannedCalibration
-    has_covariance: bool
+    tensors: frozenset[str]
     identity: dict[str, Any]
 
     @property
@@ -84,8 +84,7 @@ class PlannedGradients:
 
     def serves(self, other: PlannedGradients) -> bool:
         """Whether who has the gradients of this plan has those of the other."""
-        has_all = self.has_covariance or not other.has_covariance
-        return has_all and self.identity == other.identity
+        return self.tensors >= other.tensors and self.identity == other.identity
 
 
 def plan_calibration(config: Config, model: ModelSource, dtype: str) -> PlannedCalibration:
@@ -133,7 +132,7 @@ def _plan_source(
 
 
 def plan_gradients(
-    config: Config, samples: PlannedCalibration, has_covariance: bool
+    config: Config, samples: PlannedCalibration, tensors: frozenset[str]
 ) -> PlannedGradients:
     """Gradients on the first samples of the calibration set, without what is mixed with it."""
     calibration = config.calibration
@@ -142,7 +141,7 @@ def plan_gradients(
         "labels": calibration.labels,
         "version": STAGE_VERSIONS["gradients"],
     }
-    return PlannedGradients(samples, has_covariance, samples.identity | {"gradients": about})
+    return PlannedGradients(samples, tensors, samples.identity | {"gradients": about})
 
 
 def _mixed_datasets(config: Config) -> dict[str, DatasetConfig]:

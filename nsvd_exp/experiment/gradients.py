@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.calibration import CalibrationPass
 from nsvd_exp.experiment.calibration_plan import PlannedGradients
-from nsvd_exp.methods.base import OutputGradients
+from nsvd_exp.methods.base import COVARIANCE, WEIGHTED_GRAM, OutputGradients
 from nsvd_exp.models.layers import shape_of
 from nsvd_exp.pipeline.gradients import Add, output_gradients
 from nsvd_exp.storage.cache import CANNOT_WRITE, STATISTICS, Cache
@@ -36,7 +36,7 @@ class GradientsPass:
     def kept(self, cache: Cache, key: str) -> Gradients:
         """The gradients that `cache` keeps under `key`; made and kept if they are not there.
 
-        Kept without the covariances that are needed, they are made again with them.
+        Kept without a tensor that is needed, they are made again with it.
 
         Raises:
             NsvdError: the pass fails, or a streamed model's gradients cannot be written.
@@ -52,7 +52,7 @@ class GradientsPass:
         with hold(path.with_suffix(".lock"), f"the gradients of {about['model']}", log.warning):
             folder = GradientsFolder(path, key)
             try:
-                if folder.open(self._widths(), self.planned.has_covariance):
+                if folder.open(self._shapes()):
                     return folder
             except DamagedError as error:
                 cache.say(f"gradients are damaged, or of something else ({error}): made again")
@@ -69,8 +69,16 @@ class GradientsPass:
         title = f"gradients of {about['samples']} x {config.sample_length} tokens"
         return {"model": plan.config.model.title, "dtype": plan.dtype, "calibration": title}
 
-    def _widths(self) -> dict[str, int]:
-        return {name: shape_of(layer)[0] for name, layer in self.calibration.layers.items()}
+    def _shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Those of the tensors that are needed, by layer and name."""
+        found = {}
+        for layer, linear in self.calibration.layers.items():
+            m, n = shape_of(linear)
+            shapes: dict[str, tuple[int, ...]] = {"mean_square": (m,)}
+            shapes |= {COVARIANCE: (m, m), WEIGHTED_GRAM: (n, n)}
+            wanted = {"mean_square", *self.planned.tensors}
+            found[layer] = {name: shapes[name] for name in shapes if name in wanted}
+        return found
 
     def _in_memory(self) -> dict[str, OutputGradients]:
         found: dict[str, OutputGradients] = {}
@@ -106,7 +114,7 @@ class GradientsPass:
             add,
             labels=about["labels"],
             seed=config.seed,
-            has_covariance=self.planned.has_covariance,
+            tensors=self.planned.tensors,
             batch=config.batch,
             progress=work.observer.progress("gradients"),
         )

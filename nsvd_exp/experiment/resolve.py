@@ -163,8 +163,8 @@ def resolve(config: Config, calibrated: bool | None = None, is_measured: bool = 
     gradients = None
     if planned is not None and reads_gradients:
         assert choices.method is not None
-        has_covariance = choices.method.first_stage().reads_covariance
-        gradients = plan_gradients(config, planned.sources[0], has_covariance)
+        tensors = choices.method.reads_of_gradients
+        gradients = plan_gradients(config, planned.sources[0], tensors)
     measurements = [
         _plan_measurement(config, dataset, length, dtype, evaluation_dtype)
         for dataset in (config.dataset.values() if is_measured else ())

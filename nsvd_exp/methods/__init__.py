@@ -11,7 +11,7 @@ from nsvd_exp.methods.by_loss import Energy, Fisher
 from nsvd_exp.methods.in_proportion import EffectiveRank, SVDLLMv2
 from nsvd_exp.methods.nested import NID, NSVD, ColumnID, TruncatedSVD
 from nsvd_exp.methods.svd import SVD
-from nsvd_exp.methods.two_sided import FWSVD, KFAC
+from nsvd_exp.methods.two_sided import FWSVD, KFAC, WeightedKFAC
 
 __all__ = [
     "ASVD",
@@ -34,4 +34,5 @@ __all__ = [
     "SecondStage",
     "TruncatedSVD",
     "Uniform",
+    "WeightedKFAC",
 ]

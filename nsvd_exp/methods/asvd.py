@@ -95,12 +95,13 @@ class RidgeASVD(Method):
             raise unknown_name("target", self.target, TARGETS)
 
     def metric(self, statistics: Statistics) -> Tensor:
+        G = self.gram(statistics)
         if self.ridge == 0:
-            return statistics.gram
-        d = statistics.gram.diagonal()
+            return G
+        d = G.diagonal()
         if self.target == "identity":
             d = d.mean().expand(len(d))
-        return statistics.gram + (self.ridge * d).diag()
+        return G + (self.ridge * d).diag()
 
     def metric_name(self) -> str | None:
         return GRAM if self.ridge == 0 else None

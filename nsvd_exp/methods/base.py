@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from nsvd_exp.methods.linalg import Eigenbasis
 
 
-GRADIENTS, COVARIANCE = "gradients", "covariance"
-"""Among the needs of a method: the gradients at a layer's output, and their covariance."""
+GRADIENTS = "gradients"
+"""Among the needs of a method: the gradients at a layer's output."""
+COVARIANCE, WEIGHTED_GRAM = "covariance", "weighted_gram"
+"""Also among them: tensors of these gradients that are made only where they are needed."""
+TENSORS = frozenset({COVARIANCE, WEIGHTED_GRAM})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,26 +50,34 @@ class OutputGradients:
     Attributes:
         mean_square: (m,), mean g_i² of each channel, in nats² per squared unit of the output.
         covariance: (m, m), mean g gᵀ; None where nobody needed it.
+        weighted_gram: (n, n), sum of w x xᵀ over the tokens x of the layer's input, w the mean
+            square of a token's g over the mean of it; None where nobody needed it.
         size: mean over tokens of the mean square of g, the largest few clipped: half of it is how
             many nats one unit of squared output error costs, for each token and channel.
         tokens: p.
     """
 
     mean_square: Tensor
-    covariance: Tensor | None
     size: float
     tokens: int
+    covariance: Tensor | None = None
+    weighted_gram: Tensor | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        named = {name: getattr(self, name) for name in ("mean_square", *sorted(TENSORS))}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
-        return self.mean_square.nbytes + (0 if self.covariance is None else self.covariance.nbytes)
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def to(self, device: torch.device, dtype: torch.dtype) -> OutputGradients:
         """The same on `device`, in `dtype`."""
-        covariance = None if self.covariance is None else self.covariance.to(device, dtype)
-        mean_square = self.mean_square.to(device, dtype)
-        return replace(self, mean_square=mean_square, covariance=covariance)
+        moved: dict[str, Any] = {n: tensor.to(device, dtype) for n, tensor in self.tensors.items()}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +235,7 @@ class Method:
     def __init_subclass__(cls) -> None:
         """A class with a metric of its own inherits nothing that is true of another metric only."""
         super().__init_subclass__()
-        has_own = not {"metric", "output_metric"}.isdisjoint(vars(cls))
+        has_own = not {"metric", "output_metric", "gram"}.isdisjoint(vars(cls))
         for name in ("metric_name", "basis", "whitening"):
             if has_own and name not in vars(cls):
                 setattr(cls, name, getattr(Method, name))
@@ -232,6 +243,10 @@ class Method:
     def metric(self, statistics: Statistics) -> Tensor | None:
         """M: (n, n) positive semidefinite, (n,) a diagonal, or None, the identity."""
         raise NotImplementedError
+
+    def gram(self, statistics: Statistics) -> Tensor:
+        """(n, n), the Gram matrix of the inputs with its tokens as the method weighs them."""
+        return statistics.gram
 
     def output_metric(self, statistics: Statistics) -> Tensor | None:
         """N: (m, m) positive definite, (m,) a positive diagonal, or None, the identity."""
@@ -277,9 +292,9 @@ class Method:
         return GRADIENTS in self.first_stage().needs
 
     @property
-    def reads_covariance(self) -> bool:
-        """Whether it reads the covariance of those gradients, (m, m) for each layer."""
-        return COVARIANCE in self.first_stage().needs
+    def reads_of_gradients(self) -> frozenset[str]:
+        """The tensors of those gradients that it reads, of TENSORS."""
+        return self.first_stage().needs & TENSORS
 
     def require(self, statistics: object) -> None:
         """Raises an NsvdError where the method reads statistics and there are none."""

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.asvd import RidgeASVD
-from nsvd_exp.methods.base import COVARIANCE, GRADIENTS, Method, OutputGradients, Statistics
+from nsvd_exp.methods.base import (
+    COVARIANCE,
+    GRADIENTS,
+    WEIGHTED_GRAM,
+    Method,
+    OutputGradients,
+    Statistics,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +77,29 @@ class KFAC(RidgeASVD):
         rank = statistics.tokens if self.ridge == 0 else None
         N = self.output_metric(statistics)
         return two_sided_basis(W, N, self.metric(statistics), rank)
+
+
+@dataclass(frozen=True)
+class WeightedKFAC(KFAC):
+    """`KFAC` with the Gram matrix sum w x xᵀ, w the mean square of a token's gradient at the
+    layer's output: a token counts by what its errors cost the loss. With N = I it is half a step
+    of alternating least squares towards the Kronecker product that is nearest to the curvature
+    mean (g gᵀ) ⊗ (x xᵀ) (Van Loan and Pitsianis 1993); `KFAC` takes g and x for independent.
+
+    Its tokens are those that were taken backwards.
+    """
+
+    needs: ClassVar[frozenset[str]] = KFAC.needs | {WEIGHTED_GRAM}
+
+    def gram(self, statistics: Statistics) -> Tensor:
+        gradients = gradients_of(self, statistics)
+        if gradients.weighted_gram is None:
+            raise NsvdError(
+                "WeightedKFAC needs the Gram matrix that gradients weigh, which was not calibrated"
+            )
+        # At the scale of the other Gram matrix, which is a sum over more tokens.
+        scaled = gradients.weighted_gram * (statistics.tokens / gradients.tokens)
+        return scaled if scaled.trace() > 0 else statistics.gram  # no error costs anything
 
 
 @dataclass(frozen=True)

@@ -208,12 +208,13 @@ def spectra_of(
 def nats_of(method: Method, statistics: Statistics) -> float:
     """What one unit of a method's discarded energy costs the loss of a token, to second order.
 
-    A metric M is at the scale of the inputs where its trace is that of their Gram matrix, and the
-    Gram matrix is a sum over tokens. N, where there is one, has a mean diagonal of 1, but for the
-    damping.
+    A metric M is at the scale of the inputs where its trace is that of their Gram matrix, as the
+    method weighs it, and the Gram matrix is a sum over tokens. N, where there is one, has a mean
+    diagonal of 1, but for the damping.
     """
     assert statistics.gradients is not None
-    M, gram = method.first_stage().metric(statistics), statistics.gram
+    first = method.first_stage()
+    M, gram = first.metric(statistics), first.gram(statistics)
     trace, own = float(gram.trace()), float(len(gram))
     if M is not None:
         own = float(M.sum() if M.ndim == 1 else M.trace())

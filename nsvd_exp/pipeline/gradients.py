@@ -9,23 +9,24 @@ gradients.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nsvd_exp.errors import LayersError, NsvdError
-from nsvd_exp.methods.base import OutputGradients
+from nsvd_exp.methods.base import COVARIANCE, TENSORS, WEIGHTED_GRAM, OutputGradients
 from nsvd_exp.models.batches import STREAMED_TOKENS, in_batches
 from nsvd_exp.models.blocks import BlockChain, Call, chooses_positions
 from nsvd_exp.models.hidden_states import HiddenStates
 from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.evaluate import positions_at_once
-from nsvd_exp.pipeline.inputs import GramAccumulator
+from nsvd_exp.pipeline.inputs import HALF, GramAccumulator
 from nsvd_exp.progress import Progress
 
 # A few tokens have gradients hundreds of times as large as the others: this part of them, the
@@ -42,22 +43,29 @@ class GradientAccumulator:
 
     Args:
         g: (*, m), the first of them.
-        has_covariance: whether to sum their products, too.
+        x: (*, n), the inputs of the layer there; None where no products of inputs are wanted.
+        has_covariance: whether to sum products of gradients.
     """
 
-    def __init__(self, g: Tensor, has_covariance: bool) -> None:
+    def __init__(self, g: Tensor, x: Tensor | None, has_covariance: bool) -> None:
         self._squares = torch.zeros(g.shape[-1], dtype=torch.float64, device=g.device)
         self._sizes: list[Tensor] = []
-        self._gram = GramAccumulator(g) if has_covariance else None
+        self._products = GramAccumulator(g) if has_covariance else None
+        self._weighted = None if x is None else GramAccumulator(x.float())
+        self._dtype = torch.float32 if g.dtype in HALF else torch.float64
 
-    def add(self, g: Tensor) -> None:
-        """Add gradients g (*, m)."""
+    def add(self, g: Tensor, x: Tensor | None = None) -> None:
+        """Add gradients g (*, m), and the inputs x (*, n) of the same tokens if they are wanted."""
         g = g.detach().reshape(-1, g.shape[-1])
         squares = g.float().square()
         self._squares += squares.sum(0, dtype=torch.float64)
-        self._sizes.append(squares.mean(1))
-        if self._gram is not None:
-            self._gram.add(g)
+        size = squares.mean(1)
+        self._sizes.append(size)
+        if self._products is not None:
+            self._products.add(g)
+        if self._weighted is not None:
+            assert x is not None
+            self._weighted.add(x.reshape(-1, x.shape[-1]).float() * size.sqrt()[:, None])
 
     def gradients(self) -> OutputGradients:
         """What is known of them, on the CPU; an NsvdError if it is not finite."""
@@ -67,13 +75,15 @@ class GradientAccumulator:
             raise NsvdError("its gradients are NaN or Inf: try another dtype")
         clipped = int(CLIPPED * tokens)
         size = float(sizes.clamp(max=float(sizes[tokens - 1 - clipped])).mean())
-        covariance = None
-        if self._gram is not None:
-            covariance = self._gram.statistics().gram / tokens
+        products = {}
+        if self._products is not None:
+            products[COVARIANCE] = self._products.statistics().gram / tokens
+        if self._weighted is not None:
+            mean = float(self._squares.mean()) / tokens
+            weighted = self._weighted.statistics().gram / (mean or 1.0)
+            products[WEIGHTED_GRAM] = weighted.to(self._dtype)
         mean_square = (self._squares / tokens).cpu()
-        return OutputGradients(
-            mean_square=mean_square, covariance=covariance, size=size, tokens=tokens
-        )
+        return OutputGradients(mean_square=mean_square, size=size, tokens=tokens, **products)
 
 
 def output_gradients(
@@ -83,7 +93,7 @@ def output_gradients(
     add: Add,
     labels: str = "model",
     seed: int = 3,
-    has_covariance: bool = True,
+    tensors: Collection[str] = TENSORS,
     batch: int | str = "auto",
     progress: Progress | None = None,
 ) -> None:
@@ -99,7 +109,7 @@ def output_gradients(
         labels: `model`, next tokens drawn from the model's own predictions, whose gradients have
             the Fisher information for their covariance; or `text`, the tokens of the samples.
         seed: of what is drawn.
-        has_covariance: whether to make the covariances, (m, m) for each layer.
+        tensors: of TENSORS, which to make for each layer.
         batch: samples at a time; `auto` starts large and halves it when memory runs out.
 
     Raises:
@@ -111,7 +121,7 @@ def output_gradients(
     parts = _Streamed(model) if isinstance(model, StreamedModel) else _Resident(model)
 
     def attempt(batches: Iterator[Tensor]) -> None:
-        work = _Backwards(parts, layers, samples, add, has_covariance, progress)
+        work = _Backwards(parts, layers, samples, add, tensors, progress)
         with _without_weight_gradients(parts.chain.model):
             work.forwards(batches)
             work.from_loss(labels, chance)
@@ -158,11 +168,11 @@ class _Backwards:
         layers: Mapping[str, Layer],
         samples: Tensor,
         add: Add,
-        has_covariance: bool,
+        tensors: Collection[str],
         progress: Progress | None,
     ) -> None:
         self._parts, self._layers, self._samples = parts, layers, samples
-        self._add, self._has_covariance, self._progress = add, has_covariance, progress
+        self._add, self._tensors, self._progress = add, tensors, progress
         self._bounds: list[tuple[int, int]] = []
         self._calls: list[list[Call]] = []
         self._count = len(parts.chain.blocks)
@@ -267,19 +277,27 @@ class _Backwards:
     ) -> Iterator[None]:
         """The gradients at the outputs of these layers are added to `sums` inside."""
 
-        def add(name: str, g: Tensor) -> None:
+        def add(name: str, g: Tensor, x: Tensor | None, version: int) -> None:
+            if x is not None and x._version != version:
+                raise NsvdError(f"{name}: its input is changed in place before gradients reach it")
             if name not in sums:
-                sums[name] = GradientAccumulator(g, self._has_covariance)
-            sums[name].add(g)
+                sums[name] = GradientAccumulator(g, x, COVARIANCE in self._tensors)
+            sums[name].add(g, x)
 
         def hook(name: str) -> Callable[..., None]:
-            def watch(_: nn.Module, __: object, output: Tensor) -> None:
+            def watch(_: nn.Module, args: Any, named: dict[str, Any], output: Tensor) -> None:
                 if output.requires_grad:
-                    output.register_hook(lambda g: add(name, g))
+                    x = (args[0] if args else named["input"]).detach()
+                    kept = x if WEIGHTED_GRAM in self._tensors else None
+                    version = x._version
+                    output.register_hook(lambda g: add(name, g, kept, version))
 
             return watch
 
-        handles = [layer.register_forward_hook(hook(name)) for name, layer in inside.items()]
+        handles = [
+            layer.register_forward_hook(hook(name), with_kwargs=True)
+            for name, layer in inside.items()
+        ]
         try:
             yield
         finally:

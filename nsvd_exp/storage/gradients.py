@@ -37,11 +37,8 @@ class GradientsFolder(Mapping[str, OutputGradients]):
         Raises:
             OSError, SafetensorError: they cannot be written.
         """
-        tensors = {"mean_square": gradients.mean_square}
-        if gradients.covariance is not None:
-            tensors["covariance"] = gradients.covariance
         about = {**self._about(layer), "size": gradients.size, "tokens": gradients.tokens}
-        save_tensors(self._file(layer), tensors, about)
+        save_tensors(self._file(layer), gradients.tensors, about)
         if layer not in self._names:
             self._names.append(layer)
 
@@ -57,12 +54,11 @@ class GradientsFolder(Mapping[str, OutputGradients]):
             shutil.rmtree(self.path, ignore_errors=True)
             raise
 
-    def open(self, widths: Mapping[str, int], has_covariance: bool) -> bool:
+    def open(self, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> bool:
         """Whether it is complete, and has what is wanted; it may have more.
 
         Args:
-            widths: of each layer its output channels.
-            has_covariance: whether the covariances are wanted.
+            shapes: of the tensors that are wanted, by layer and name.
 
         Raises:
             DamagedError: a file is missing, damaged, of another version, or of something else.
@@ -76,14 +72,11 @@ class GradientsFolder(Mapping[str, OutputGradients]):
             self._names = [str(name) for name in index["layers"]]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DamagedError(f"{self._index}: {error}") from None
-        for layer, width in widths.items():
-            found = self._read(layer, check=True)
-            if found.covariance is None and has_covariance:
+        for layer, wanted in shapes.items():
+            found = self._read(layer, check=True).tensors
+            if not wanted.keys() <= found.keys():
                 return False
-            shapes = [tuple(found.mean_square.shape)]
-            if found.covariance is not None:
-                shapes.append(tuple(found.covariance.shape))
-            if shapes != [(width,), (width, width)][: len(shapes)]:
+            if any(tuple(found[name].shape) != shape for name, shape in wanted.items()):
                 raise DamagedError(f"{self._file(layer)}: its tensors are not of this layer")
         return True
 
@@ -100,6 +93,7 @@ class GradientsFolder(Mapping[str, OutputGradients]):
             return OutputGradients(
                 mean_square=tensors["mean_square"],
                 covariance=tensors.get("covariance"),
+                weighted_gram=tensors.get("weighted_gram"),
                 size=float(about["size"]),
                 tokens=int(about["tokens"]),
             )

@@ -19,7 +19,7 @@ METHODS = {
     "dense": (False, False, False),
     "svd": (True, False, False),
     **dict.fromkeys(
-        ("fwsvd", "asvd_0", "asvd_i", "asvd_ii", "asvd_iii", "asvd_ridge", "kfac"),
+        ("fwsvd", "asvd_0", "asvd_i", "asvd_ii", "asvd_iii", "asvd_ridge", "kfac", "weighted_kfac"),
         (True, True, False),
     ),
     **dict.fromkeys(("nsvd_i", "nsvd_ii", "nid_i", "nid_ii"), (True, True, True)),

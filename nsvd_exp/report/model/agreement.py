@@ -28,10 +28,12 @@ def cell_agreement(result: Result) -> Agreement:
     agreement = _flat("model", identity["model"])
     agreement["dtype"] = identity["dtype"]
     if identity["method"] is not None:
-        # The rows of one table differ in the method's fields, the mix, the allocation, the storage.
+        # The rows of one table differ in the method's fields, the mix, the gradients' samples and
+        # labels, the allocation, the storage.
         leaves = _flat(f"method {result['method']}", identity["method"])
         agreement |= {k: v for k, v in leaves.items() if k.endswith((".class", ".version"))}
-    agreement |= _flat("gradients", identity.get("gradients", {}))
+    if "gradients" in identity:
+        agreement["gradients"] = str(identity["gradients"]["version"])
     for name, title in (("solver", "solver"), ("skip", "model.skip"), ("version", "decomposition")):
         if name in identity:
             agreement[title] = str(identity[name])
@@ -122,6 +124,7 @@ WORDS = {
     "model.skip": "without the layers {}",
     "decomposition": "version {} of the decomposition",
     "evaluation": "version {} of the evaluation",
+    "gradients": "version {} of the gradients",
     "evaluation.length": "windows of {} tokens",
     "evaluation.max_windows": "{} windows per set",
     "evaluation.bos": "BOS at the start of {} window",

@@ -15,7 +15,7 @@ from typing import Any
 from nsvd_exp import methods
 from nsvd_exp.config.classes import TARGET, build
 from nsvd_exp.config.files import files_of, method_files
-from nsvd_exp.config.schema import shown
+from nsvd_exp.config.schema import CalibrationConfig, shown
 from nsvd_exp.experiment.resolve import class_identity
 from nsvd_exp.models import storage
 from nsvd_exp.report.model.paper import Row
@@ -50,12 +50,14 @@ PLAIN = {"storage": "Factors", "allocation": "Uniform"}
 
 def form_of(result: Result) -> list[str]:
     """What tells a cell from the plain one of its method: fields that are not as its file in
-    `conf/method` has them, what was mixed into the calibration, and how products are stored and
-    ranks allocated: `ridge 0.3`, `10% random`, `pivoted`, `fisher`."""
+    `conf/method` has them, what was mixed into the calibration, what was taken backwards, and how
+    products are stored and ranks allocated: `ridge 0.3`, `10% random`, `64 gradient samples`,
+    `pivoted`, `fisher`."""
     identity = result["identity"]
     found = _unusual(_fields(identity["method"] or {}), _usual_fields(result["method"]))
     mix = (identity.get("calibration") or {}).get("mix", {})
     found += [f"{100 * float(source['weight']):g}% {name}" for name, source in mix.items()]
+    found += _unusual_gradients(identity)
     for part, plain in PLAIN.items():
         block = dict(identity.get(part) or {"class": plain, "version": 1})
         name = block.pop("class")
@@ -68,6 +70,16 @@ def form_of(result: Result) -> list[str]:
 def row_of(result: Result) -> Row:
     """Method with its form, ratio and k1 of a cell."""
     return Row(", ".join([result["method"], *form_of(result)]), result["ratio"], result["k1"])
+
+
+def _unusual_gradients(identity: Mapping[str, Any]) -> list[str]:
+    about = identity.get("gradients")
+    if about is None:
+        return []
+    # There are no more of them than calibration samples.
+    usual = min(CalibrationConfig.gradient_samples, identity["calibration"]["samples"])
+    found = [] if about["samples"] == usual else [f"{about['samples']} gradient samples"]
+    return found + ([] if about["labels"] == CalibrationConfig.labels else ["labels of the text"])
 
 
 def _unusual(fields: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
