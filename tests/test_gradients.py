@@ -22,6 +22,7 @@ from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods.base import OutputGradients
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.gradients import GradientAccumulator, draw, output_gradients
+from nsvd_exp.pipeline.weighted_gram import WeightedGram
 from nsvd_exp.storage.files import DamagedError
 from nsvd_exp.storage.gradients import GradientsFolder
 
@@ -123,17 +124,34 @@ def test_labels_are_drawn_in_proportion_to_their_probabilities() -> None:
 def test_the_largest_tokens_count_as_the_next_one_in_the_size_alone() -> None:
     g = torch.ones(2000, 3)
     g[:2] = 1000.0
-    accumulator = GradientAccumulator(g, None, has_covariance=False)
+    accumulator = GradientAccumulator(g)
     accumulator.add(g[:900])
     accumulator.add(g[900:])
     known = accumulator.gradients()
     assert known.size == 1.0
     assert known.tensors.keys() == {"mean_square"}
     assert float(known.mean_square[0]) == pytest.approx((2 * 1e6 + 1998) / 2000)
-    broken = GradientAccumulator(g, None, has_covariance=False)
+    broken = GradientAccumulator(g)
     broken.add(g * torch.inf)
     with pytest.raises(NsvdError, match="its gradients are NaN or Inf"):
         broken.gradients()
+
+
+@pytest.mark.parametrize("batches", [[700], [1, 2, 697], [300, 300, 100], [3] * 233 + [1]])
+def test_the_largest_hundredth_of_tokens_weighs_as_the_next_one(batches: list[int]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(700, 5, generator=draw)
+    w = torch.rand(700, generator=draw) ** 8
+    w[[13, 14, 699]] = torch.tensor([50.0, 7e3, 2e4])
+    sums = WeightedGram(x, tokens=1000)
+    for part, weights in zip(x.split(batches), w.split(batches), strict=True):
+        sums.add(part, weights)
+    clipped = w.clamp(max=float(w.sort(descending=True).values[7])).double()
+    expected = x.double().T @ (clipped[:, None] * x.double()) / clipped.mean()
+    torch.testing.assert_close(sums.matrix(), expected, rtol=1e-4, atol=1e-3)
+    nothing = WeightedGram(x, tokens=700)
+    nothing.add(x, 0 * w)
+    assert not nothing.matrix().any()
 
 
 def test_a_model_without_gradients_is_refused_and_integer_embeddings_are_none() -> None:

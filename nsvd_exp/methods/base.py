@@ -50,8 +50,9 @@ class OutputGradients:
     Attributes:
         mean_square: (m,), mean g_i² of each channel, in nats² per squared unit of the output.
         covariance: (m, m), mean g gᵀ; None where nobody needed it.
-        weighted_gram: (n, n), sum of w x xᵀ over the tokens x of the layer's input, w the mean
-            square of a token's g over the mean of it; None where nobody needed it.
+        weighted_gram: (n, n), sum of w x xᵀ over the tokens x of the layer's input, w in proportion
+            to the mean square of a token's g, the largest hundredth clipped, and 1 in the mean;
+            None where nobody needed it.
         size: mean over tokens of the mean square of g, the largest few clipped: half of it is how
             many nats one unit of squared output error costs, for each token and channel.
         tokens: p.

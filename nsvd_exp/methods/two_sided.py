@@ -82,9 +82,10 @@ class KFAC(RidgeASVD):
 @dataclass(frozen=True)
 class WeightedKFAC(KFAC):
     """`KFAC` with the Gram matrix sum w x xᵀ, w the mean square of a token's gradient at the
-    layer's output: a token counts by what its errors cost the loss. With N = I it is half a step
-    of alternating least squares towards the Kronecker product that is nearest to the curvature
-    mean (g gᵀ) ⊗ (x xᵀ) (Van Loan and Pitsianis 1993); `KFAC` takes g and x for independent.
+    layer's output, the largest clipped: a token counts by what its errors cost the loss. With
+    N = I that is half a step of alternating least squares towards the Kronecker product nearest to
+    the curvature, mean (g gᵀ) ⊗ (x xᵀ) (Van Loan and Pitsianis 1993); `KFAC` takes g and x for
+    independent.
 
     Its tokens are those that were taken backwards.
     """

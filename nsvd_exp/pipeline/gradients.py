@@ -27,6 +27,7 @@ from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.evaluate import positions_at_once
 from nsvd_exp.pipeline.inputs import HALF, GramAccumulator
+from nsvd_exp.pipeline.weighted_gram import WeightedGram
 from nsvd_exp.progress import Progress
 
 # A few tokens have gradients hundreds of times as large as the others: this part of them, the
@@ -43,19 +44,21 @@ class GradientAccumulator:
 
     Args:
         g: (*, m), the first of them.
-        x: (*, n), the inputs of the layer there; None where no products of inputs are wanted.
-        has_covariance: whether to sum products of gradients.
+        has_covariance: whether to sum their products.
+        weighted: sums products of the layer's inputs; None where they are not wanted.
     """
 
-    def __init__(self, g: Tensor, x: Tensor | None, has_covariance: bool) -> None:
+    def __init__(
+        self, g: Tensor, has_covariance: bool = False, weighted: WeightedGram | None = None
+    ) -> None:
         self._squares = torch.zeros(g.shape[-1], dtype=torch.float64, device=g.device)
         self._sizes: list[Tensor] = []
         self._products = GramAccumulator(g) if has_covariance else None
-        self._weighted = None if x is None else GramAccumulator(x.float())
+        self._weighted = weighted
         self._dtype = torch.float32 if g.dtype in HALF else torch.float64
 
     def add(self, g: Tensor, x: Tensor | None = None) -> None:
-        """Add gradients g (*, m), and the inputs x (*, n) of the same tokens if they are wanted."""
+        """Add gradients g (*, m), and the layer's inputs x (*, n) there if they are wanted."""
         g = g.detach().reshape(-1, g.shape[-1])
         squares = g.float().square()
         self._squares += squares.sum(0, dtype=torch.float64)
@@ -65,7 +68,7 @@ class GradientAccumulator:
             self._products.add(g)
         if self._weighted is not None:
             assert x is not None
-            self._weighted.add(x.reshape(-1, x.shape[-1]).float() * size.sqrt()[:, None])
+            self._weighted.add(x.reshape(-1, x.shape[-1]), size)
 
     def gradients(self) -> OutputGradients:
         """What is known of them, on the CPU; an NsvdError if it is not finite."""
@@ -79,9 +82,7 @@ class GradientAccumulator:
         if self._products is not None:
             products[COVARIANCE] = self._products.statistics().gram / tokens
         if self._weighted is not None:
-            mean = float(self._squares.mean()) / tokens
-            weighted = self._weighted.statistics().gram / (mean or 1.0)
-            products[WEIGHTED_GRAM] = weighted.to(self._dtype)
+            products[WEIGHTED_GRAM] = self._weighted.matrix().to(self._dtype)
         mean_square = (self._squares / tokens).cpu()
         return OutputGradients(mean_square=mean_square, size=size, tokens=tokens, **products)
 
@@ -281,7 +282,9 @@ class _Backwards:
             if x is not None and x._version != version:
                 raise NsvdError(f"{name}: its input is changed in place before gradients reach it")
             if name not in sums:
-                sums[name] = GradientAccumulator(g, x, COVARIANCE in self._tensors)
+                tokens = self._samples.numel()
+                weighted = None if x is None else WeightedGram(x.flatten(0, -2), tokens)
+                sums[name] = GradientAccumulator(g, COVARIANCE in self._tensors, weighted)
             sums[name].add(g, x)
 
         def hook(name: str) -> Callable[..., None]:
