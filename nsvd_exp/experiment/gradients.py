@@ -71,13 +71,11 @@ class GradientsPass:
 
     def _shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """Those of the tensors that are needed, by layer and name."""
-        found = {}
+        found, wanted = {}, {"mean_square", *self.planned.tensors}
         for layer, linear in self.calibration.layers.items():
             m, n = shape_of(linear)
-            shapes: dict[str, tuple[int, ...]] = {"mean_square": (m,)}
-            shapes |= {COVARIANCE: (m, m), WEIGHTED_GRAM: (n, n)}
-            wanted = {"mean_square", *self.planned.tensors}
-            found[layer] = {name: shapes[name] for name in shapes if name in wanted}
+            shapes = {"mean_square": (m,), COVARIANCE: (m, m), WEIGHTED_GRAM: (n, n)}
+            found[layer] = {name: shape for name, shape in shapes.items() if name in wanted}
         return found
 
     def _in_memory(self) -> dict[str, OutputGradients]:
