@@ -13,11 +13,17 @@ from nsvd_exp.report.model.measurements import read_contents
 from nsvd_exp.report.model.report import Report, gather
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TABLES = {"tiny": [1, 2, 3, 4, 5, 6], "real9m": [1, 3, 4], "smollm2-135m": [1, 2, 3, 4]}
+TABLES = {
+    "tiny": [1, 2, 3, 4, 5, 6],
+    "real9m": [1, 3, 4],
+    "smollm2-135m": [1, 2, 3, 4],
+    "gemma3-270m": [1, 2, 3, 4],
+}
 ROWS = {
     "tiny": {1: 31, 3: 6, 4: 4, 5: 3, 6: 3},
     "real9m": {1: 31, 3: 6, 4: 4},
     "smollm2-135m": {1: 25, 3: 6, 4: 4},
+    "gemma3-270m": {1: 7, 3: 6, 4: 4},
 }
 TITLES = {"smollm2-135m": "smollm2-135m-gguf"}  # of models, where it is not that of the folder
 
