@@ -253,7 +253,8 @@ def test_tasks_get_the_gpus_that_this_process_may_use(
     assert local.gpus_for(devices, visible, count) == gpus
 
 
-def test_gpus_and_cores_are_shared_out() -> None:
+def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     gpus = [str(n) for n in range(8)]
     eight = local.environments(None, gpus, 96, tasks=35)
     assert [e["CUDA_VISIBLE_DEVICES"] for e in eight] == gpus

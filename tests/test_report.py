@@ -162,10 +162,24 @@ def overrides_of(command: str) -> list[str]:
     return [w for w in words[3:] if not re.match(r"(ratio|calibration\.seed)=.*,", w)]
 
 
-def test_the_command_that_fills_figure_1_is_of_the_same_setting(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("package:some_package", ["model=smollm2_135m_gguf"]),
+        (
+            "a_folder",
+            ["model=smollm2_135m_gguf", "model.name=MODEL_FOLDER", "model.gguf_file=a.gguf"],
+        ),
+    ],
+)
+def test_the_command_that_fills_figure_1_is_of_the_same_setting(
+    tmp_path: Path, name: str, typed: list[str]
+) -> None:
     record = make_similarity(tmp_path, "smollm2-135m-gguf", length=512)
     record["identity"]["dataset"] |= {"max_windows": 16, "source": {"sha256": "0" * 64}}
-    record["config"]["model"]["name"] = "package:some_package"
+    record["identity"]["dataset"]["bos"] = "window"
+    record["identity"]["model"] = {"gguf_sha256": "0" * 64}
+    record["config"]["model"] |= {"name": name, "gguf_file": "a.gguf"}
     changes = {"environment": {"device": "cpu"}, "dtype": "bfloat16"}
     shutil.rmtree(tmp_path / "similarities")
     file = similarity_file(tmp_path, "ptb", record["identity"])
@@ -178,9 +192,10 @@ def test_the_command_that_fills_figure_1_is_of_the_same_setting(tmp_path: Path) 
         "data_dir=DATA_FOLDER",
         "evaluation.length=512",
         "evaluation.max_windows=16",
+        "evaluation.bos=window",
         "dtype=bfloat16",
     } < set(words)
-    assert [word for word in words if word.startswith("model")] == ["model=smollm2_135m_gguf"]
+    assert [word for word in words if word.startswith("model")] == typed
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def _figure_command(block: SimilarityBlock, absent: list[str], results_dir: str)
         f"dataset={','.join(absent)}",
         *_calibration_overrides([record], record),
         *_window_overrides(record, protocol["length"], protocol["max_windows"]),
+        *(["evaluation.bos=window"] if protocol.get("bos") == "window" else []),
         *_dtype_overrides(record),
     ]
     quoted = map(shlex.quote, overrides)
@@ -115,7 +116,9 @@ def _model_overrides(papers: list[str], cell: Result) -> list[str]:
         return ([] if papers == [model] else [f"model={name}"]) + skipped
     place = "model.name=MODEL_FOLDER" if is_local else f"model.name={identity['hub']}"
     revision = [] if is_local else [f"model.revision={identity['commit']}"]
-    return [f"model={name or 'hf'}", place, *revision, *skipped]
+    file = cell["config"]["model"].get("gguf_file")
+    gguf = [f"model.gguf_file={file}"] if file else []
+    return [f"model={name or 'hf'}", place, *revision, *gguf, *skipped]
 
 
 def _data_overrides(cell: Result, sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
