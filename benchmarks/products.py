@@ -1,6 +1,6 @@
 """Thin products against one wide one, by rank: from where on a low-rank layer is faster.
 
-    python benchmarks/products.py                  # about twenty minutes on a CPU
+    python benchmarks/products.py                  # six minutes on two quiet cores
     python benchmarks/products.py --device cuda --dtype bfloat16
     python benchmarks/products.py --quick          # small, seconds: that it runs
 
