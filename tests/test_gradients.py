@@ -21,8 +21,8 @@ from nsvd_exp.experiment.plan import plan_cell, plan_similarity
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods.base import OutputGradients
 from nsvd_exp.models.layers import find_linears
-from nsvd_exp.pipeline.gradients import GradientAccumulator, draw, output_gradients
-from nsvd_exp.pipeline.weighted_gram import WeightedGram
+from nsvd_exp.pipeline.gradient_sums import GradientAccumulator, WeightedGram
+from nsvd_exp.pipeline.gradients import draw, output_gradients
 from nsvd_exp.storage.files import DamagedError
 from nsvd_exp.storage.gradients import GradientsFolder
 

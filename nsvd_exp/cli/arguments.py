@@ -112,23 +112,24 @@ def with_fields_of_grids(arguments: Sequence[str]) -> list[str]:
 
     Hydra composes what has one value before it splits the grid, with the group's own default.
     """
-    swept = {name for name in map(_swept_name, arguments) if name in GROUPS_WITH_FIELDS}
+    groups = [a for a in arguments if a.partition("=")[0] in GROUPS_WITH_FIELDS]
+    swept = {a.partition("=")[0] for a in groups if _sweeps(a)}
 
     def of_grid(argument: str) -> str:
         name, equals, value = argument.partition("=")
-        is_field = bool(equals) and name.partition(".")[0] in swept - {name}
-        return f"{name}=choice({value})" if is_field and not _swept_name(argument) else argument
+        group, dot, _ = name.partition(".")
+        is_field = bool(equals and dot) and group in swept
+        return f"{name}=choice({value})" if is_field and not _sweeps(argument) else argument
 
     return [of_grid(argument) for argument in arguments]
 
 
-def _swept_name(argument: str) -> str:
-    """What is swept by an argument; empty where nothing is."""
+def _sweeps(argument: str) -> bool:
+    """Whether an argument gives several values."""
     try:
-        override = OverridesParser.create().parse_override(argument)
-    except HydraException:  # an option, or what Hydra will refuse
-        return ""
-    return str(override.key_or_group) if override.is_sweep_override() else ""
+        return bool(OverridesParser.create().parse_override(argument).is_sweep_override())
+    except HydraException:  # Hydra will refuse it
+        return False
 
 
 def _quoted_path(value: str) -> str:

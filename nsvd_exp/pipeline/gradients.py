@@ -8,7 +8,6 @@ gradients.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -26,65 +25,13 @@ from nsvd_exp.models.hidden_states import HiddenStates
 from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.evaluate import positions_at_once
-from nsvd_exp.pipeline.inputs import HALF, GramAccumulator
-from nsvd_exp.pipeline.weighted_gram import WeightedGram
+from nsvd_exp.pipeline.gradient_sums import GradientAccumulator, WeightedGram
 from nsvd_exp.progress import Progress
 
-# A few tokens have gradients hundreds of times as large as the others: this part of them, the
-# largest, counts as much as the next one.
-CLIPPED = 0.001
 WAY_OUT = "choose a method and an allocation that need no gradients"
 
 Add = Callable[[str, OutputGradients], object]
 """Called with the name of each layer and its gradients."""
-
-
-class GradientAccumulator:
-    """Sums over the gradients at the output of one layer.
-
-    Args:
-        g: (*, m), the first of them.
-        has_covariance: whether to sum their products.
-        weighted: sums products of the layer's inputs; None where they are not wanted.
-    """
-
-    def __init__(
-        self, g: Tensor, has_covariance: bool = False, weighted: WeightedGram | None = None
-    ) -> None:
-        self._squares = torch.zeros(g.shape[-1], dtype=torch.float64, device=g.device)
-        self._sizes: list[Tensor] = []
-        self._products = GramAccumulator(g) if has_covariance else None
-        self._weighted = weighted
-        self._dtype = torch.float32 if g.dtype in HALF else torch.float64
-
-    def add(self, g: Tensor, x: Tensor | None = None) -> None:
-        """Add gradients g (*, m), and the layer's inputs x (*, n) there if they are wanted."""
-        g = g.detach().reshape(-1, g.shape[-1])
-        squares = g.float().square()
-        self._squares += squares.sum(0, dtype=torch.float64)
-        size = squares.mean(1)
-        self._sizes.append(size)
-        if self._products is not None:
-            self._products.add(g)
-        if self._weighted is not None:
-            assert x is not None
-            self._weighted.add(x.reshape(-1, x.shape[-1]), size)
-
-    def gradients(self) -> OutputGradients:
-        """What is known of them, on the CPU; an NsvdError if it is not finite."""
-        sizes = torch.cat(self._sizes).double().sort().values
-        tokens = len(sizes)
-        if not math.isfinite(float(self._squares.sum())):
-            raise NsvdError("its gradients are NaN or Inf: try another dtype")
-        clipped = int(CLIPPED * tokens)
-        size = float(sizes.clamp(max=float(sizes[tokens - 1 - clipped])).mean())
-        products = {}
-        if self._products is not None:
-            products[COVARIANCE] = self._products.statistics().gram / tokens
-        if self._weighted is not None:
-            products[WEIGHTED_GRAM] = self._weighted.matrix().to(self._dtype)
-        mean_square = (self._squares / tokens).cpu()
-        return OutputGradients(mean_square=mean_square, size=size, tokens=tokens, **products)
 
 
 def output_gradients(

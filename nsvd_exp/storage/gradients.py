@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from nsvd_exp.methods.base import OutputGradients
+from nsvd_exp.methods.base import TENSORS, OutputGradients
 from nsvd_exp.storage.files import DamagedError, path_component, read_regular, write_text
 from nsvd_exp.storage.tensors import FORMAT, load_tensors, save_tensors
 
@@ -92,8 +92,7 @@ class GradientsFolder(Mapping[str, OutputGradients]):
         try:
             return OutputGradients(
                 mean_square=tensors["mean_square"],
-                covariance=tensors.get("covariance"),
-                weighted_gram=tensors.get("weighted_gram"),
+                **{name: tensors[name] for name in TENSORS & tensors.keys()},
                 size=float(about["size"]),
                 tokens=int(about["tokens"]),
             )

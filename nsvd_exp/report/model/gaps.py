@@ -60,8 +60,9 @@ def _figure_command(block: SimilarityBlock, absent: list[str], results_dir: str)
         *_data_overrides(record, {record["dataset"]["name"]: protocol["source"]}),
         f"dataset={','.join(absent)}",
         *_calibration_overrides([record], record),
-        *_window_overrides(record, protocol["length"], protocol["max_windows"]),
-        *(["evaluation.bos=window"] if protocol.get("bos") == "window" else []),
+        *_window_overrides(
+            record, protocol["length"], protocol["max_windows"], protocol.get("bos") == "window"
+        ),
         *_dtype_overrides(record),
     ]
     quoted = map(shlex.quote, overrides)
@@ -169,10 +170,11 @@ def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
     if names and set(names) != set(paper.datasets()):
         found.append(f"dataset=[{','.join(names)}]")
     found += _window_overrides(
-        cell, agreement.get("evaluation.length"), agreement.get("evaluation.max_windows")
+        cell,
+        agreement.get("evaluation.length"),
+        agreement.get("evaluation.max_windows"),
+        agreement.get("evaluation.bos") == "each",
     )
-    if agreement.get("evaluation.bos") == "each":
-        found.append("evaluation.bos=window")
     if agreement.get("evaluation.dtype", "float32") != "float32":
         found.append(f"evaluation.dtype={agreement['evaluation.dtype']}")
     if agreement.get("solver", "basis") != "basis":
@@ -180,12 +182,14 @@ def _evaluation_overrides(setting: Setting, cell: Result) -> list[str]:
     return found + _dtype_overrides(cell)
 
 
-def _window_overrides(cell: Result, length: Any, most: Any) -> list[str]:
+def _window_overrides(cell: Result, length: Any, most: Any, has_bos_in_each: bool) -> list[str]:
     found = []
     if length is not None and int(length) != _default_length(cell["model"]):
         found.append(f"evaluation.length={length}")
     if most not in (None, "None"):
         found.append(f"evaluation.max_windows={most}")
+    if has_bos_in_each:
+        found.append("evaluation.bos=window")
     return found
 
 
