@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.bases import BasisMemory
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.layers import decoder_blocks, find_linears, replaced
 from nsvd_exp.models.lowrank import LowRankLinear
 from nsvd_exp.pipeline.calibrate import calibrate

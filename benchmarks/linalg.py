@@ -25,9 +25,10 @@ from table1 import METHODS, RATIOS, TWINS, rank, shared_bases
 
 from nsvd_exp.experiment.bases import BasisMemory
 from nsvd_exp.methods import NID, Method
-from nsvd_exp.methods.base import Factors, Statistics
+from nsvd_exp.methods.base import Factors
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import interpolative, leading_eigenvectors, relative_loss
+from nsvd_exp.methods.statistics import Statistics
 from nsvd_exp.methods.truncation import OutputBasis, directions
 
 WITHOUT_TWINS = {name: method for name, method in METHODS.items() if name not in TWINS}

@@ -85,7 +85,7 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     import torch
 
     from nsvd_exp.config.schema import ModelConfig
-    from nsvd_exp.methods.base import Calibration
+    from nsvd_exp.methods.statistics import Calibration
     from nsvd_exp.models.layers import find_linears
     from nsvd_exp.models.loading import load_model, load_streamed
     from nsvd_exp.models.sources import locate_model

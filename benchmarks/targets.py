@@ -21,7 +21,7 @@ from runs import Bench, Run
 from table1 import FACTORS, METHODS, RATIOS, TWINS, ranks_for
 from torch import Tensor, nn
 
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.compress import Compressor

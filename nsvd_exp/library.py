@@ -23,7 +23,7 @@ from nsvd_exp.data.tokens import Tokens, calibration_samples
 from nsvd_exp.data.tokens import windows as windows_of
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import Allocation, Method, Uniform
-from nsvd_exp.methods.base import TENSORS, Calibration, OutputGradients
+from nsvd_exp.methods.statistics import TENSORS, Calibration, OutputGradients
 from nsvd_exp.methods.truncation import has_gram_metric
 from nsvd_exp.models.layers import find_linears, parameter_count, replace
 from nsvd_exp.models.storage import Factors, Storage

@@ -30,8 +30,8 @@ from nsvd_exp.experiment.bases import BasisMemory, SharedBases
 from nsvd_exp.experiment.bases_plan import BasesOf, bases_of
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.methods import NSVD, SVD, CholeskyASVD, EigenASVD, Method, ScaledEigenASVD
-from nsvd_exp.methods.base import Calibration
 from nsvd_exp.methods.linalg import Eigenbasis
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.methods.truncation import OutputBasis, has_gram_metric
 from nsvd_exp.models.layers import find_linears, replaced
 from nsvd_exp.models.storage import Factors

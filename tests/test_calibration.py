@@ -14,7 +14,7 @@ from helpers.texts import token_ids
 from torch import nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline import calibrate as calibration
 from nsvd_exp.pipeline.inputs import PANEL

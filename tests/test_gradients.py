@@ -19,7 +19,7 @@ import nsvd_exp as nx
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import plan_cell, plan_similarity
 from nsvd_exp.experiment.session import Session
-from nsvd_exp.methods.base import OutputGradients
+from nsvd_exp.methods.statistics import OutputGradients
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.gradient_sums import GradientAccumulator, WeightedGram
 from nsvd_exp.pipeline.gradients import draw, output_gradients

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nsvd_exp.errors import LayersError, NsvdError
 from nsvd_exp.methods import NSVD
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.layers import (
     Layer,
     decoder_blocks,

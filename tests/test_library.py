@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import nsvd_exp as nx
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
 from nsvd_exp.methods import NSVD, SVD, Method
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.layers import find_linears, parameter_count
 from nsvd_exp.models.lowrank import LowRankLinear
 

@@ -38,10 +38,11 @@ from nsvd_exp.methods import (
     ScaledEigenASVD,
 )
 from nsvd_exp.methods.asvd import TARGETS
-from nsvd_exp.methods.base import Losses, Statistics
+from nsvd_exp.methods.base import Losses
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import relative_loss
 from nsvd_exp.methods.reference import JITTER, cholesky, losses_by_definition
+from nsvd_exp.methods.statistics import Statistics
 
 Shape = tuple[int, int]
 RANKS = ((8, 0.75), (3, 0.5), (12, 0.95), (20, 0.1), (7, 1.0))

@@ -19,8 +19,8 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.improvement import calibration_sets
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.session import Session
-from nsvd_exp.methods.base import Calibration
 from nsvd_exp.methods.mixing import mixed_calibration, mixed_statistics
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.report.model.agreement import agrees, cell_agreement
 from nsvd_exp.report.model.methods import row_of
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from nsvd_exp.config.schema import ModelConfig
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.methods import CholeskyASVD, Uniform
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.layers import find_linears, replaced
 from nsvd_exp.models.loading import (
     check_device,

@@ -28,7 +28,7 @@ from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import plan_similarity
 from nsvd_exp.experiment.record import spread
 from nsvd_exp.experiment.session import Session
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.pipeline.calibrate import calibrate
 from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch

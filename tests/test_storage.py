@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import nsvd_exp as nx
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import SVD, Method
-from nsvd_exp.methods.base import Statistics
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import weighed
 from nsvd_exp.methods.pivoting import pivot
+from nsvd_exp.methods.statistics import Statistics
 from nsvd_exp.models.layers import find_linears, parameter_count
 from nsvd_exp.models.lowrank import PivotedLinear
 from nsvd_exp.models.storage import Factors, Pivoted, Storage

@@ -31,7 +31,7 @@ from nsvd_exp.experiment.plan import CellPlan, plan_cell
 from nsvd_exp.experiment.run import run_cell
 from nsvd_exp.experiment.session import Session
 from nsvd_exp.methods import CholeskyASVD
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.models import hidden_states
 from nsvd_exp.models.layers import find_linears
 from nsvd_exp.models.loading import load_streamed

@@ -11,7 +11,7 @@ import torch
 from helpers.matrices import random_inputs, statistics_of
 from torch import Tensor
 
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.storage.files import DamagedError
 from nsvd_exp.storage.tensors import FORMAT, StatisticsFolder, load_tensors, save_tensors
 

@@ -27,10 +27,10 @@ from nsvd_exp.methods import (
     WeightedKFAC,
 )
 from nsvd_exp.methods.allocation import Spectrum
-from nsvd_exp.methods.base import Calibration, OutputGradients, Statistics
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import relative_loss
 from nsvd_exp.methods.reference import losses_by_definition
+from nsvd_exp.methods.statistics import Calibration, OutputGradients, Statistics
 from nsvd_exp.models.storage import Factors, Pivoted
 from nsvd_exp.pipeline.compress import Compressor, nats_of
 

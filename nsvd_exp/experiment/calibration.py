@@ -15,7 +15,7 @@ from nsvd_exp.data.tokens import Tokens, calibration_samples, random_samples
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.calibration_plan import PlannedCalibration, calibration_title
 from nsvd_exp.experiment.resolve import Resolved
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.models.layers import Layer, shape_of
 from nsvd_exp.models.loading import check_vocabulary, load_tokenizer, vocabulary_of
 from nsvd_exp.models.streamed import StreamedModel

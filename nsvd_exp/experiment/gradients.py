@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.calibration import CalibrationPass
 from nsvd_exp.experiment.calibration_plan import PlannedGradients
-from nsvd_exp.methods.base import COVARIANCE, WEIGHTED_GRAM, OutputGradients
+from nsvd_exp.methods.statistics import COVARIANCE, WEIGHTED_GRAM, OutputGradients
 from nsvd_exp.models.layers import shape_of
 from nsvd_exp.pipeline.gradients import Add, output_gradients
 from nsvd_exp.storage.cache import CANNOT_WRITE, STATISTICS, Cache

@@ -16,7 +16,7 @@ from nsvd_exp.experiment.provenance import environment, reset_peak_memory
 from nsvd_exp.experiment.record import Stopwatch, describe, ended, started_similarity
 from nsvd_exp.experiment.resolve import PlannedMeasurement
 from nsvd_exp.experiment.session import Session
-from nsvd_exp.methods.base import Calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.layers import Layer, find_linears
 from nsvd_exp.models.loading import check_device
 from nsvd_exp.pipeline.inputs import GramAccumulator, MeanAccumulator, Sums, watch

@@ -28,8 +28,8 @@ from nsvd_exp.experiment.gradients import Gradients, GradientsPass
 from nsvd_exp.experiment.loaded import LoadedModel, load_dense
 from nsvd_exp.experiment.resolve import PlannedMeasurement, Resolved
 from nsvd_exp.methods import Method
-from nsvd_exp.methods.base import Calibration
 from nsvd_exp.methods.mixing import mixed_calibration
+from nsvd_exp.methods.statistics import Calibration
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.loading import check_vocabulary

@@ -10,6 +10,7 @@ from nsvd_exp.methods.base import Method, SecondStage
 from nsvd_exp.methods.by_loss import Energy, Fisher
 from nsvd_exp.methods.in_proportion import EffectiveRank, SVDLLMv2
 from nsvd_exp.methods.nested import NID, NSVD, ColumnID, TruncatedSVD
+from nsvd_exp.methods.statistics import Statistics
 from nsvd_exp.methods.svd import SVD
 from nsvd_exp.methods.two_sided import FWSVD, KFAC, WeightedKFAC
 
@@ -32,6 +33,7 @@ __all__ = [
     "SVDLLMv2",
     "ScaledEigenASVD",
     "SecondStage",
+    "Statistics",
     "TruncatedSVD",
     "Uniform",
     "WeightedKFAC",

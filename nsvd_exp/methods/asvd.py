@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from nsvd_exp.errors import NsvdError, unknown_name
-from nsvd_exp.methods.base import Method, Statistics, Whitening
+from nsvd_exp.methods.base import Method, Whitening
+from nsvd_exp.methods.statistics import Statistics
 from nsvd_exp.methods.svd import IDENTITY
 
 if TYPE_CHECKING:

@@ -7,131 +7,19 @@ metric. This module imports torch only where a tensor is computed with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from nsvd_exp.errors import NsvdError
+from nsvd_exp.methods.statistics import GRADIENTS, TENSORS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    import torch
     from torch import Tensor
 
     from nsvd_exp.methods.linalg import Eigenbasis
-
-
-GRADIENTS = "gradients"
-"""Among the needs of a method: the gradients at a layer's output."""
-COVARIANCE, WEIGHTED_GRAM = "covariance", "weighted_gram"
-"""Also among them: tensors of these gradients that are made only where they are needed."""
-TENSORS = frozenset({COVARIANCE, WEIGHTED_GRAM})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """The first moments of one layer input X (n channels, p tokens).
-
-    Attributes:
-        abs_mean: (n,), mean absolute value of each channel.
-        mean: (n,), mean of each channel.
-        tokens: p.
-    """
-
-    abs_mean: Tensor
-    mean: Tensor
-    tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputGradients:
-    """What is known of the gradients g of the loss at one layer's output (m channels, p tokens).
-
-    Attributes:
-        mean_square: (m,), mean g_i² of each channel, in nats² per squared unit of the output.
-        covariance: (m, m), mean g gᵀ; None where nobody needed it.
-        weighted_gram: (n, n), sum of w x xᵀ over the tokens x of the layer's input, w in proportion
-            to the mean square of a token's g, the largest hundredth clipped, and 1 in the mean;
-            None where nobody needed it.
-        size: mean over tokens of the mean square of g, the largest few clipped: half of it is how
-            many nats one unit of squared output error costs, for each token and channel.
-        tokens: p.
-    """
-
-    mean_square: Tensor
-    size: float
-    tokens: int
-    covariance: Tensor | None = None
-    weighted_gram: Tensor | None = None
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Those that are there, by name."""
-        named = {name: getattr(self, name) for name in ("mean_square", *sorted(TENSORS))}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> OutputGradients:
-        """The same on `device`, in `dtype`."""
-        moved: dict[str, Any] = {n: tensor.to(device, dtype) for n, tensor in self.tensors.items()}
-        return replace(self, **moved)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Statistics(Means):
-    """What calibration knows of one layer input X (n channels, p tokens).
-
-    Attributes:
-        gram: (n, n), X Xᵀ, a sum over tokens, not a mean.
-        gradients: those at the output of the layer that they are asked for; None where there are
-            none.
-    """
-
-    gram: Tensor
-    gradients: OutputGradients | None = None
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Statistics:
-        """The statistics on `device`, in `dtype`."""
-        gram, abs_mean, mean = (t.to(device, dtype) for t in (self.gram, self.abs_mean, self.mean))
-        gradients = None if self.gradients is None else self.gradients.to(device, dtype)
-        return Statistics(
-            gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens, gradients=gradients
-        )
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The outcome of a calibration pass.
-
-    Attributes:
-        inputs: the statistics of each distinct layer input, named by the first layer that reads it.
-        reads: the name of the input that each layer reads.
-        record: what a result says of the tokens that it was made from.
-        gradients: those at the output of each layer; empty where nobody needed them.
-    """
-
-    inputs: Mapping[str, Statistics]
-    reads: Mapping[str, str]
-    record: Mapping[str, Any] = field(default_factory=dict)
-    gradients: Mapping[str, OutputGradients] = field(default_factory=dict)
-
-    def of(self, layer: str) -> Statistics:
-        """The statistics of the input that a layer reads; an NsvdError if it has none."""
-        if layer not in self.reads:
-            raise NsvdError(f"the calibration has no statistics of the layer {layer}")
-        found = self.inputs[self.reads[layer]]
-        if not self.gradients:
-            return found
-        return replace(found, gradients=self.gradients[layer])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all Gram matrices, which are all but all of it."""
-        return sum(statistics.gram.nbytes for statistics in self.inputs.values())
+    from nsvd_exp.methods.statistics import Statistics
 
 
 @dataclass(frozen=True)

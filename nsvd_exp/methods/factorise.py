@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nsvd_exp.methods.base import Factors, Method, Statistics
+from nsvd_exp.methods.base import Factors, Method
 from nsvd_exp.methods.reference import factorise_as_the_paper
+from nsvd_exp.methods.statistics import Statistics
 from nsvd_exp.methods.truncation import OutputBasis
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 
 Parts = Sequence[tuple[float, Calibration]]
 """Calibrations of one model, each with its weight; the weights sum to 1."""

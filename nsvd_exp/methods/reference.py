@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Factors, Losses, Method, Statistics, Whitening
+from nsvd_exp.methods.base import Factors, Losses, Method, Whitening
 from nsvd_exp.methods.linalg import (
     relative_loss,
     roots,
@@ -20,6 +20,7 @@ from nsvd_exp.methods.linalg import (
     weighed,
     weighed_rows,
 )
+from nsvd_exp.methods.statistics import Statistics
 
 # SVD-LLM's shift of a Gram matrix that Cholesky refuses: by -lambda_min + 1e-6.
 JITTER = 1e-6

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nsvd_exp.methods.base import Method, Statistics
+from nsvd_exp.methods.base import Method
+from nsvd_exp.methods.statistics import Statistics
 
 IDENTITY = "identity"
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from nsvd_exp.methods.asvd import GRAM
-from nsvd_exp.methods.base import Factors, Losses, Method, SecondStage, Statistics
+from nsvd_exp.methods.base import Factors, Losses, Method, SecondStage
 from nsvd_exp.methods.linalg import Eigenbasis, eigenbasis, root_of_part, weighed
 from nsvd_exp.methods.reference import losses_by_definition
+from nsvd_exp.methods.statistics import Statistics
 
 Known = Callable[[], Statistics]
 """Gives the statistics of a layer's inputs in float64, when they are needed."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods.asvd import RidgeASVD
-from nsvd_exp.methods.base import (
+from nsvd_exp.methods.base import Method
+from nsvd_exp.methods.statistics import (
     COVARIANCE,
     GRADIENTS,
     WEIGHTED_GRAM,
-    Method,
     OutputGradients,
     Statistics,
 )

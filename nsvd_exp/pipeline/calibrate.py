@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from nsvd_exp.errors import LayersError
-from nsvd_exp.methods.base import Statistics
+from nsvd_exp.methods.statistics import Statistics
 from nsvd_exp.models.layers import Layer
 from nsvd_exp.models.streamed import StreamedModel
 from nsvd_exp.pipeline.inputs import GramAccumulator, Sums, watch

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.methods import Allocation, Method
 from nsvd_exp.methods.allocation import Spectrum
-from nsvd_exp.methods.base import Calibration, Factors, Losses, Statistics
+from nsvd_exp.methods.base import Factors, Losses
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import Eigenbasis
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.methods.truncation import Known, OutputBasis, directions
 from nsvd_exp.models.batches import each_layer
 from nsvd_exp.models.layers import Layer, is_finite, not_finite, shape_of, weight_of

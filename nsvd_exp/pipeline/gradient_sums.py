@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import COVARIANCE, WEIGHTED_GRAM, OutputGradients
+from nsvd_exp.methods.statistics import COVARIANCE, WEIGHTED_GRAM, OutputGradients
 from nsvd_exp.pipeline.inputs import HALF, GramAccumulator
 
 # A few tokens have gradients hundreds of times as large as the others. This part of the tokens, the

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nsvd_exp.errors import LayersError, NsvdError
-from nsvd_exp.methods.base import COVARIANCE, TENSORS, WEIGHTED_GRAM, OutputGradients
+from nsvd_exp.methods.statistics import COVARIANCE, TENSORS, WEIGHTED_GRAM, OutputGradients
 from nsvd_exp.models.batches import STREAMED_TOKENS, in_batches
 from nsvd_exp.models.blocks import BlockChain, Call, chooses_positions
 from nsvd_exp.models.hidden_states import HiddenStates

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nsvd_exp.errors import NsvdError
-from nsvd_exp.methods.base import Means, Statistics
+from nsvd_exp.methods.statistics import Means, Statistics
 from nsvd_exp.models.batches import STREAMED_TOKENS, fitting_tokens, in_batches
 from nsvd_exp.models.blocks import kept_positions
 from nsvd_exp.models.layers import Layer, decoder_blocks, is_finite

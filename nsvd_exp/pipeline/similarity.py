@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nsvd_exp.methods.base import Calibration, Means, Statistics
+from nsvd_exp.methods.statistics import Calibration, Means, Statistics
 from nsvd_exp.pipeline.inputs import MeanAccumulator, Sums
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from nsvd_exp.methods.base import TENSORS, OutputGradients
+from nsvd_exp.methods.statistics import TENSORS, OutputGradients
 from nsvd_exp.storage.files import DamagedError, path_component, read_regular, write_text
 from nsvd_exp.storage.tensors import FORMAT, load_tensors, save_tensors
 

@@ -26,7 +26,7 @@ from nsvd_exp.methods import (
     ScaledEigenASVD,
     SecondStage,
 )
-from nsvd_exp.methods.base import Calibration, Statistics
+from nsvd_exp.methods.statistics import Calibration, Statistics
 from nsvd_exp.models.storage import Factors
 from nsvd_exp.pipeline.compress import Compressor
 
