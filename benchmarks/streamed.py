@@ -84,7 +84,7 @@ def calibrate_in(folder: Path, memory: str, samples: int, length: int) -> None:
     """Calibrate the model in this process, as a cell does; statistics go to a file."""
     import torch
 
-    from nsvd_exp.config.schema import ModelConfig
+    from nsvd_exp.config.sections import ModelConfig
     from nsvd_exp.methods.statistics import Calibration
     from nsvd_exp.models.layers import find_linears
     from nsvd_exp.models.loading import load_model, load_streamed

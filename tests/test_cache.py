@@ -17,7 +17,7 @@ from helpers.cells import run
 from helpers.configuration import compose
 
 from nsvd_exp.cli.cache import main
-from nsvd_exp.config.schema import KEEPS
+from nsvd_exp.config.sections import KEEPS
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import plan_cell
 from nsvd_exp.experiment.session import Session

@@ -32,7 +32,8 @@ from omegaconf import DictConfig
 
 from nsvd_exp.cli.arguments import normalise, setting_names, with_fields_of_grids
 from nsvd_exp.config.files import conf_dir
-from nsvd_exp.config.schema import Config, DatasetConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.experiment.wording import format_perplexity
 from nsvd_exp.storage.results import read_all
 

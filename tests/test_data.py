@@ -24,7 +24,7 @@ from helpers.texts import make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from nsvd_exp.config.schema import SAMPLERS, DatasetConfig
+from nsvd_exp.config.sections import SAMPLERS, DatasetConfig
 from nsvd_exp.data.sources import locate_dataset
 from nsvd_exp.data.text import read_rows, special_tokens_in, text_of
 from nsvd_exp.data.tokens import Tokens, calibration_samples, windows

@@ -12,7 +12,8 @@ import yaml
 from helpers.command_line import REPOSITORY
 
 from nsvd_exp.cli.arguments import setting_names
-from nsvd_exp.config.schema import Config, DatasetConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import DatasetConfig
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "results/README.md", "benchmarks/README.md"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.data.sources import locate_dataset
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.storage.files import (

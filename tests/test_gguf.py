@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.gguf import TOKENS, gguf_llama, write_gguf
 
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.gguf import gguf_config
 from nsvd_exp.models.loading import load_empty, load_model, load_streamed, load_tokenizer

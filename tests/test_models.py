@@ -19,7 +19,7 @@ from helpers.shared import SHARED, needs_shared
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.methods import CholeskyASVD, Uniform
 from nsvd_exp.methods.statistics import Calibration

@@ -16,7 +16,7 @@ import pytest
 from helpers.report_store import make_cell, make_similarity, rewrite, scaled
 from rich.cells import cell_len
 
-from nsvd_exp.config.schema import shown
+from nsvd_exp.config.checks import shown
 from nsvd_exp.report.__main__ import main
 from nsvd_exp.storage.results import similarity_file
 

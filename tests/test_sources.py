@@ -15,7 +15,7 @@ from helpers.datasets import dataset
 from helpers.hub import COMMIT, AddToHub, empty_hub_cache
 from huggingface_hub import errors
 
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.data.sources import locate_dataset
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.devices import cuda_devices, gpus_of, resolve_device

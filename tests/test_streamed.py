@@ -25,7 +25,7 @@ from helpers.models import CONFIGS, UP, edit_weights, make_model
 from helpers.texts import token_ids, words
 from torch import nn
 
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.plan import CellPlan, plan_cell
 from nsvd_exp.experiment.run import run_cell

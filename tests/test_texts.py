@@ -11,7 +11,7 @@ from helpers.configuration import compose
 
 from nsvd_exp.cli.arguments import config_dirs, with_lists_of_folders
 from nsvd_exp.cli.cache import main as cache_main
-from nsvd_exp.config.schema import LONGEST_TITLE, shown
+from nsvd_exp.config.checks import LONGEST_TITLE, shown
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.report.render.console import speak_ascii_where_needed
 

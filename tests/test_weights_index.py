@@ -13,7 +13,7 @@ import torch
 from helpers.models import make_model
 from helpers.texts import make_tokenizer
 
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.loading import load_model
 from nsvd_exp.models.sources import locate_model

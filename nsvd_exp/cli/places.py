@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from nsvd_exp.cli import terminal
 from nsvd_exp.config.files import register
-from nsvd_exp.config.schema import DTYPES
+from nsvd_exp.config.sections import DTYPES
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.stored import Place
 from nsvd_exp.report.render.console import discard_stdout, speak_ascii_where_needed

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from nsvd_exp.cli.fitting import Column, Form, Forms, fitting, in_blocks, table_of
 from nsvd_exp.cli.outcome import Outcome
-from nsvd_exp.config.schema import SIMILARITY_STATISTICS, Config
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import SIMILARITY_STATISTICS
 from nsvd_exp.experiment.record import spread
 from nsvd_exp.experiment.wording import format_perplexity, label_of
 from nsvd_exp.report.render.console import Stdout

@@ -13,7 +13,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
-from nsvd_exp.config.schema import Config, DatasetConfig, ModelConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import DatasetConfig, ModelConfig
 from nsvd_exp.errors import unknown_name
 
 

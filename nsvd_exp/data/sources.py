@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.config.files import expand_path
-from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.hub import hub_commit
 from nsvd_exp.storage.files import path_component

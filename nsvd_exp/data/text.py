@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow.ipc
 import pyarrow.parquet
 
-from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.data.sources import DatasetSource, files_digest
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.hub import hub_file

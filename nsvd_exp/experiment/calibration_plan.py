@@ -13,7 +13,8 @@ from typing import Any
 
 from nsvd_exp.bundled import MODEL_DIR, TEXT_DIR
 from nsvd_exp.config.files import dataset_named, expand_path, group_choices, model_named
-from nsvd_exp.config.schema import CalibrationConfig, Config, DatasetConfig, ModelConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import CalibrationConfig, DatasetConfig, ModelConfig
 from nsvd_exp.data.sources import DatasetSource, locate_dataset
 from nsvd_exp.errors import NsvdError, unknown_name
 from nsvd_exp.models.sources import ModelSource, locate_model

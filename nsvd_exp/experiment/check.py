@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsvd_exp.config.schema import Config, DatasetConfig, ModelConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import DatasetConfig, ModelConfig
 from nsvd_exp.data.sources import DatasetSource
 from nsvd_exp.data.tasks import require_harness
 from nsvd_exp.errors import LayersError, NsvdError

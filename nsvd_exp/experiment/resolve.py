@@ -12,7 +12,8 @@ from typing import Any
 
 from nsvd_exp.config.classes import build, refuse_unknown
 from nsvd_exp.config.files import expand_path
-from nsvd_exp.config.schema import Config, DatasetConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.data.sources import DatasetSource, locate_dataset
 from nsvd_exp.experiment.calibration_plan import (
     STAGE_VERSIONS,

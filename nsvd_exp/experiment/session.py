@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.data.text import special_tokens_in, special_tokens_note, text_of
 from nsvd_exp.data.tokens import Tokens, windows
 from nsvd_exp.errors import OutOfMemoryError

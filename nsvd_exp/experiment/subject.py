@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from nsvd_exp.bundled import MODEL_DIR
 from nsvd_exp.config.files import expand_path, model_title
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.experiment.compressed import compressed
 from nsvd_exp.experiment.exported import RECORD

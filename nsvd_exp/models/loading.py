@@ -15,7 +15,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError, OutOfMemoryError
 from nsvd_exp.models.batches import is_out_of_memory
 from nsvd_exp.models.devices import ALL_GPUS

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nsvd_exp.config.files import expand_path
-from nsvd_exp.config.schema import ModelConfig
+from nsvd_exp.config.sections import ModelConfig
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.models.gguf import gguf_config
 from nsvd_exp.models.hub import hub_commit, hub_file

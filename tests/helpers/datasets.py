@@ -7,7 +7,8 @@ import functools
 from typing import Any
 
 from helpers.configuration import compose
-from nsvd_exp.config.schema import Config, DatasetConfig
+from nsvd_exp.config.schema import Config
+from nsvd_exp.config.sections import DatasetConfig
 
 
 @functools.cache

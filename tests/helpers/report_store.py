@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nsvd_exp.config.files import conf_dir, method_files, model_named, register
-from nsvd_exp.config.schema import DatasetConfig
+from nsvd_exp.config.sections import DatasetConfig
 from nsvd_exp.data.sources import hub_identity
 from nsvd_exp.report.make import write
 from nsvd_exp.report.model import paper, results, tables

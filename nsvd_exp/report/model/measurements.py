@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nsvd_exp.config.schema import shown
+from nsvd_exp.config.checks import shown
 from nsvd_exp.errors import NsvdError
 from nsvd_exp.report.model import continuations, profiles
 from nsvd_exp.report.model.accuracies import scores_of

@@ -13,9 +13,10 @@ from functools import cache
 from typing import Any
 
 from nsvd_exp import methods
+from nsvd_exp.config.checks import shown
 from nsvd_exp.config.classes import TARGET, build
 from nsvd_exp.config.files import files_of, method_files
-from nsvd_exp.config.schema import CalibrationConfig, shown
+from nsvd_exp.config.sections import CalibrationConfig
 from nsvd_exp.experiment.resolve import class_identity
 from nsvd_exp.models import storage
 from nsvd_exp.report.model.paper import Row

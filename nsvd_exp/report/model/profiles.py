@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nsvd_exp.config.schema import shown
+from nsvd_exp.config.checks import shown
 from nsvd_exp.report.model.methods import ShownMethod, form_of, row_of, shown_method
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.storage.results import Result

@@ -18,7 +18,7 @@ from nsvd_exp.config.files import (
     model_named,
     register,
 )
-from nsvd_exp.config.schema import DatasetConfig, ModelConfig
+from nsvd_exp.config.sections import DatasetConfig, ModelConfig
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.measurements import Measurement
 from nsvd_exp.storage.results import Result

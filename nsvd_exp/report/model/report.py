@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from nsvd_exp.config.checks import shown
 from nsvd_exp.config.files import expand_path
-from nsvd_exp.config.schema import shown
 from nsvd_exp.errors import NsvdError, unknown_name
 from nsvd_exp.report.model import (
     accuracies,

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nsvd_exp.config.schema import SIMILARITY_STATISTICS, shown
+from nsvd_exp.config.checks import shown
+from nsvd_exp.config.sections import SIMILARITY_STATISTICS
 from nsvd_exp.experiment.record import Spread, layer_values, spread
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.agreement import (

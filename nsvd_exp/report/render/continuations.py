@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import markupsafe
 
-from nsvd_exp.config.schema import shown
+from nsvd_exp.config.checks import shown
 from nsvd_exp.report.model.continuations import Continuation, ContinuationGroup
 from nsvd_exp.report.render.markup import MARKDOWN
 from nsvd_exp.report.render.text import ratio_title

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nsvd_exp.config.schema import shown
+from nsvd_exp.config.checks import shown
 from nsvd_exp.report.model.paper import Row
 from nsvd_exp.report.model.report import SIMILARITY_TABLE
 from nsvd_exp.report.model.results import Group, Line
