@@ -29,8 +29,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from nsvd_exp.cli.compose import Composer, Job
-from nsvd_exp.cli.jobs import BusyError, Jobs
+from nsvd_exp.cli.jobs import Jobs
 from nsvd_exp.cli.launchers.task import Task
+from nsvd_exp.cli.making import BusyError, Maker
 from nsvd_exp.cli.sweep import GridSweeper
 from nsvd_exp.cli.turns import Turn, Turns, is_stored, lock_files
 from nsvd_exp.config.files import conf_dir, register
@@ -250,12 +251,12 @@ def test_a_cell_that_another_process_is_at_is_left_for_later(
 
 def test_a_job_that_only_waited_says_that_it_was_there(settings: Settings) -> None:
     config = compose(*settings(), "dataset=[ptb]", "method=svd")
-    plan, result, was_done = Jobs().cell(config)
+    plan, result, was_done = Maker().cell(config)
     assert (was_done, plan.is_done(result)) == (False, True)
     text = plan.file.path.read_text()
     plan.file.path.unlink()  # as long as the other process is at it
 
-    class Waits(Jobs):
+    class Waits(Maker):
         """Another process ends while this one makes ready."""
 
         @property
@@ -288,24 +289,24 @@ def test_records_that_another_process_is_at_are_left_for_later(settings: Setting
                 (1, False), (0, True),
             ]  # fmt: skip
             with pytest.raises(BusyError, match=r"at (ptb|c4)-"):
-                Jobs().similarities(configs[0], Turn(1, 2, waits=False))
+                Maker().similarities(configs[0], Turn(1, 2, waits=False))
         finally:
             lock.release()
     assert not any(file.with_name("result.json").exists() for file in files)
     assert not is_stored(configs[0])
-    _, records, was_done = Jobs().similarities(configs[0], Turn(1, 2, waits=False))
+    _, records, was_done = Maker().similarities(configs[0], Turn(1, 2, waits=False))
     assert ([record["status"] for record in records], was_done) == (["done"] * 2, False)
     assert is_stored(configs[0])
 
 
 def test_records_that_were_only_waited_for_were_there(settings: Settings) -> None:
     config = compose(*settings(), *SIMILARITIES)
-    plan, *_ = Jobs().similarities(config)
+    plan, *_ = Maker().similarities(config)
     texts = [file.path.read_text() for file in plan.files]
     for file in plan.files:
         file.path.unlink()  # as long as the other process is at them
 
-    class Waits(Jobs):
+    class Waits(Maker):
         """Another process ends while this one makes ready."""
 
         @property

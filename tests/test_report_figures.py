@@ -22,13 +22,12 @@ from nsvd_exp.report.model.protocol import dataset_titles
 from nsvd_exp.report.model.results import Group
 from nsvd_exp.report.model.similarities import SimilarityBlock
 from nsvd_exp.report.render.figures import (
-    against_k1,
     against_ratio,
     by_method,
     figure1,
     has_printed_ratios,
-    k1_curves,
 )
+from nsvd_exp.report.render.k1_figure import against_k1, k1_curves
 from nsvd_exp.report.render.plot_style import (
     DATASET_STYLES,
     GROUND,

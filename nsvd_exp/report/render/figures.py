@@ -1,4 +1,4 @@
-"""Figure 1 of the paper, perplexity against ratio, and improvement against k1.
+"""Figure 1 of the paper, and perplexity against ratio.
 
 Figures are made without pyplot, so they share no state.
 """
@@ -13,37 +13,29 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from nsvd_exp.report.model import paper
 from nsvd_exp.report.model.paper import DENSE
 from nsvd_exp.report.model.results import Group, Line
 from nsvd_exp.report.model.similarities import SimilarityBlock
-from nsvd_exp.report.render.axes import label_log_axis, legend_above, percents, spaced
+from nsvd_exp.report.render.axes import label_log_axis, legend_above, spaced
 from nsvd_exp.report.render.plot_style import (
     BLUE,
     DASHED,
-    DATASET_STYLES,
     GROUND,
     INK,
-    OTHER_STYLES,
     PAPERS_MARK,
     SKY,
     VERMILION,
     Style,
     line_styles,
-    style_of,
     styled,
 )
-from nsvd_exp.report.render.text import clipped, percent, ratio_title, row_title
+from nsvd_exp.report.render.text import clipped, ratio_title, row_title
 
 COLUMNS, BINS = 4, 20
 LONGEST_NAME = 26  # of a dataset or a method: as wide as a panel
-PANEL_CHARACTERS, HALF_CHARACTERS = 16, 42  # beneath a panel, and beneath half a figure
-MOST_VALUES = 6  # written beside their points: more would touch
-
-Points = Sequence[tuple[float | None, float | None]]
-"""x and y; a point with a None is left out."""
+PANEL_CHARACTERS = 16  # beneath a panel
 
 
 def _panels(names: Sequence[str], height: float, **shared: Any) -> tuple[Figure, dict[str, Axes]]:
@@ -120,7 +112,7 @@ def against_ratio(group: Group, with_paper: bool = False) -> Figure:
         axes.set_yscale("log")
         for title, style in styles.items():
             own = [line for line in lines if row_title(line) == title]
-            _plot(axes, [(line.row.ratio, _number(line, name)) for line in own], style)
+            plot_known(axes, [(line.row.ratio, _number(line, name)) for line in own], style)
         if (dense := _dense(group, name)) is not None:
             axes.axhline(dense, color=INK, linewidth=1, linestyle=":")
         if printed:
@@ -149,7 +141,7 @@ def by_method(group: Group) -> Figure:
         axes.set_xscale("log")
         for place, line in enumerate(lines):
             points = [(_number(line, name), float(place))]
-            _plot(axes, points, styles[row_title(line)])
+            plot_known(axes, points, styles[row_title(line)])
         if (dense := _dense(group, name)) is not None:
             axes.axvline(dense, color=INK, linewidth=1, linestyle=":")
         axes.set_title(clipped(group.datasets[name], LONGEST_NAME))
@@ -200,36 +192,6 @@ def _ratio_legend(figure: Figure, group: Group, styles: dict[str, Style], with_p
     legend_above(figure, handles)
 
 
-@styled()
-def against_k1(group: Group, method: str, ratio: float) -> Figure:
-    """The improvement over ASVD-I against k1: of each dataset, and on average with its interval.
-
-    k1 = 1 is ASVD-I itself.
-    """
-    lines = k1_lines(group, method, ratio)
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    for place, (name, title) in enumerate(group.datasets.items()):
-        style = DATASET_STYLES[place % len(DATASET_STYLES)]
-        points = [(line.row.k1, line.entries[name].improvement) for line in lines]
-        left_out = name in group.setting.calibrated_on
-        shown = clipped(title, LONGEST_NAME) + " (not in the average)" * left_out
-        _plot(left, [(1.0, 0.0), *points], style, label=shown)
-    _plot_average(right, lines)
-    k1s = [1.0, *(line.row.k1 for line in lines if line.row.k1 is not None)]
-    for axes, title in ((left, "each dataset"), (right, "average, with its 95% interval")):
-        axes.axhline(0, color=INK, linewidth=0.8)
-        axes.set_title(f"{title}, {ratio_title(ratio)} removed")
-        axes.set_xticks(k1s, spaced(k1s, [f"{k1:g}" for k1 in k1s], HALF_CHARACTERS))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percents(value)))
-        axes.set_xlabel("k1, fraction of the rank for stage one (1: ASVD-I)")
-    left.invert_xaxis()  # shared with the other panel
-    left.set_ylabel("improvement over ASVD-I")
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=COLUMNS)
-    return figure
-
-
 def has_ratios(group: Group) -> bool:
     """Whether a compressed model has a number."""
     return bool(curve_lines(group))
@@ -239,49 +201,6 @@ def has_printed_ratios(group: Group) -> bool:
     """Whether `against_ratio` has numbers of the paper to show."""
     has_curves = len({line.row.ratio for line in curve_lines(group)}) > 1
     return has_curves and bool(paper.perplexities_of(group.title))
-
-
-def k1_curves(group: Group) -> list[tuple[str, float]]:
-    """The methods with two k1 or more at one ratio, each with the ratio that has most of them."""
-    found: dict[str, tuple[int, float]] = {}
-    for method in group.setting.methods:
-        for ratio in group.ratios:
-            count = len([line for line in k1_lines(group, method, ratio) if line.row.k1])
-            if count > max(1, found.get(method, (0, 0.0))[0]):
-                found[method] = count, ratio
-    return sorted((method, ratio) for method, (_, ratio) in found.items())
-
-
-def k1_lines(group: Group, method: str, ratio: float) -> list[Line]:
-    """The lines of a method at a ratio that have an improvement, the largest k1 first."""
-    lines = [ln for ln in group.lines if (ln.row.method, ln.row.ratio) == (method, ratio)]
-    return sorted(filter(_has_improvement, lines), key=lambda line: -(line.row.k1 or 0))
-
-
-def _plot_average(axes: Axes, lines: Sequence[Line]) -> None:
-    """The average improvement of each line, with its interval and its value written beside it."""
-    style = style_of(lines[0].method) or OTHER_STYLES[0]
-    points = [(line.row.k1, line.average.improvement) for line in lines]
-    _plot(axes, [(1.0, 0.0), *points], style)
-    for place, line in enumerate(lines):
-        k1, average = line.row.k1, line.average
-        if k1 is None or average.improvement is None:
-            continue
-        if average.improvement_interval is not None:
-            axes.plot([k1, k1], average.improvement_interval, color=style.colour, linewidth=1.5)
-        if len(lines) > MOST_VALUES:
-            continue
-        # On the side where the line is not; the first point has an axis there, and is told above
-        # its interval.
-        side = "left" if average.improvement < 0 else "right" if place else "center"
-        offset = ({"left": 4, "right": -4, "center": 0}[side], 6)
-        top = (average.improvement_interval or (0, average.improvement))[1]
-        height = top if side == "center" else average.improvement
-        axes.annotate(
-            percent(average.improvement), (k1, height), offset, fontsize=8,
-            textcoords="offset points", ha=side,
-        )  # fmt: skip
-    axes.margins(x=0.12, y=0.12)
 
 
 def _label_columns(panels: Sequence[Axes], label: str) -> None:
@@ -299,15 +218,16 @@ def _has_number(line: Line) -> bool:
     return any(entry.perplexity is not None for entry in line.entries.values())
 
 
-def _has_improvement(line: Line) -> bool:
-    return any(entry.improvement is not None for entry in line.entries.values())
+Points = Sequence[tuple[float | None, float | None]]
+"""x and y; a point with a None is left out."""
+
+
+def plot_known(axes: Axes, points: Points, style: Style, **options: Any) -> None:
+    """The points that have both, joined by a line."""
+    axes.plot(*_known(points), linewidth=1.4, **style.options, **options)
 
 
 def _known(points: Points) -> tuple[list[float], list[float]]:
     """The x and the y of the points that have both."""
     known = [(x, y) for x, y in points if x is not None and y is not None]
     return [x for x, _ in known], [y for _, y in known]
-
-
-def _plot(axes: Axes, points: Points, style: Style, **options: Any) -> None:
-    axes.plot(*_known(points), linewidth=1.4, **style.options, **options)

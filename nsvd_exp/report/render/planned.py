@@ -15,6 +15,7 @@ from nsvd_exp.report.render import (
     equal_size,
     equal_size_figure,
     figures,
+    k1_figure,
     profile_figure,
     profile_tables,
     ranks_figure,
@@ -107,9 +108,9 @@ def _of_similarities(report: Report) -> Iterator[Planned]:
 
 def _of_k1(main: Sequence[Group]) -> Iterator[Planned]:
     for group in main:
-        for method, ratio in figures.k1_curves(group):
+        for method, ratio in k1_figure.k1_curves(group):
             title = f"{group.setting.methods[method].title} and k1"
-            draw = functools.partial(_without_paper, figures.against_k1, group, method, ratio)
+            draw = functools.partial(_without_paper, k1_figure.against_k1, group, method, ratio)
             yield Planned(f"k1_{method}", group.model, title, K1_CAPTION, draw)
 
 
