@@ -205,8 +205,26 @@ def test_effective_rank_is_the_number_of_equal_energies() -> None:
     energies = [torch.ones(200, dtype=torch.float64), torch.zeros(200, dtype=torch.float64)]
     energies[1][:50] = 1
     known = {name: Spectrum(e) for name, e in zip(shapes, energies, strict=True)}
-    one, other = EffectiveRank().ranks(shapes, Fraction(1, 2), Factors(), known).values()
+    by_rule = EffectiveRank(fallback=False)
+    one, other = by_rule.ranks(shapes, Fraction(1, 2), Factors(), known).values()
     assert one == pytest.approx(2 * other, abs=2)  # sqrt(200 / 50)
+
+
+def test_effective_ranks_give_way_to_uniform_ranks_that_discard_less() -> None:
+    """In each type of layer by itself."""
+    shapes = {f"blocks.{block}.{kind}": (200, 200) for kind in "ab" for block in range(2)}
+    flat, steep = torch.ones(200, dtype=torch.float64), torch.zeros(200, dtype=torch.float64)
+    steep[:60] = 1
+    # Of a, the flat layer has the energy, so that ranks are better spent on it; of b, the other.
+    sizes = {"blocks.0.a": 2.0, "blocks.1.a": 1.0, "blocks.0.b": 1e-6, "blocks.1.b": 1e6}
+    known = {
+        name: Spectrum(size * (flat if name.startswith("blocks.0") else steep))
+        for name, size in sizes.items()
+    }
+    by_rule = EffectiveRank(fallback=False).ranks(shapes, Fraction(1, 2), Factors(), known)
+    assert by_rule["blocks.0.a"] == by_rule["blocks.0.b"] == pytest.approx(65, abs=1)
+    found = EffectiveRank().ranks(shapes, Fraction(1, 2), Factors(), known)
+    assert list(found.values()) == [by_rule["blocks.0.a"], by_rule["blocks.1.a"], 50, 50]
 
 
 @pytest.mark.parametrize(

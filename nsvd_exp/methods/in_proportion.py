@@ -19,6 +19,7 @@ from nsvd_exp.methods.allocation import (
     Shapes,
     Spectrum,
     Storage,
+    Uniform,
     numbers_of_uniform,
     refuse,
 )
@@ -61,16 +62,25 @@ class InProportion(Allocation):
         assert spectra is not None
         ranks: dict[str, int] = {}
         for of_type in by_type(shapes):
-            wanted = self.wanted(of_type, budget, storage, spectra)
-            available = numbers_of_uniform(of_type, budget, storage)
-            ranks |= _within(wanted, of_type, available, storage)
+            ranks |= self.ranks_of_type(of_type, budget, storage, spectra)
         return {name: ranks[name] for name in shapes}
+
+    def ranks_of_type(
+        self,
+        shapes: Shapes,
+        budget: Fraction,
+        storage: Storage,
+        spectra: Mapping[str, Spectrum],
+    ) -> dict[str, int]:
+        """The ranks of the layers of one type."""
+        available = numbers_of_uniform(shapes, budget, storage)
+        return _within(self.wanted(shapes, budget, storage, spectra), shapes, available, storage)
 
 
 @dataclass(frozen=True)
 class SVDLLMv2(InProportion):
     """The fraction of a layer that is removed is in proportion to 1 / log(loss), the loss being
-    ||(W - Ŵ) S||_F at uniform ranks (SVD-LLM V2, arXiv 2503.12340).
+    ||(W - Ŵ) S||_F at uniform ranks (SVD-LLM V2, arXiv 2503.12340, Algorithm 1).
 
     It depends on the number of calibration tokens, over which the loss is a sum.
     """
@@ -103,7 +113,30 @@ class EffectiveRank(InProportion):
     """Ranks that minimise sum_l R_l / k_l at the budget: k_l in proportion to sqrt(R_l / (m + n)),
     R_l the exponential of the entropy of the energies (D-Rank, arXiv 2509.25622, without its groups
     of layers and its shift of rank from queries and keys to values).
+
+    Attributes:
+        fallback: whether a type of layer in which uniform ranks discard less energy in all keeps
+            them, as in the authors' code (github.com/Rainbow0427/D_rank).
     """
+
+    fallback: bool = True
+
+    def ranks_of_type(
+        self,
+        shapes: Shapes,
+        budget: Fraction,
+        storage: Storage,
+        spectra: Mapping[str, Spectrum],
+    ) -> dict[str, int]:
+        ranks = super().ranks_of_type(shapes, budget, storage, spectra)
+        if not self.fallback:
+            return ranks
+        uniform = Uniform().ranks(shapes, budget, storage)
+
+        def discarded(ranks: dict[str, int]) -> float:
+            return sum(float(spectra[name].energy[k:].sum()) for name, k in ranks.items())
+
+        return ranks if discarded(ranks) < discarded(uniform) else uniform
 
     def wanted(
         self,
