@@ -119,6 +119,7 @@ def calibrate(
     gradient_samples: int = 0,
     labels: str = "model",
     seed: int = 3,
+    gradients_for: Sequence[Method] | None = None,
 ) -> Calibration:
     """The statistics of every layer input of a dense model, over calibration samples.
 
@@ -131,6 +132,8 @@ def calibrate(
             allocations that read gradients (`KFAC`, `WeightedKFAC`, `FWSVD`, `Fisher`).
         labels: next tokens of their loss: `model`, drawn from its predictions, or `text`.
         seed: of what is drawn.
+        gradients_for: the methods that are to read the gradients, so that no tensor is made that
+            none of them reads; `[]` where an allocation alone does. None: any method.
 
     Raises:
         NsvdError: the model has no layers to compress, or a layer's input or gradient is not
@@ -147,10 +150,12 @@ def calibrate(
     }
     gradients: dict[str, OutputGradients] = {}
     if gradient_samples:
-        ids = samples.ids[:gradient_samples]
+        ids, tensors = samples.ids[:gradient_samples], TENSORS
+        if gradients_for is not None:
+            tensors = frozenset().union(*(method.reads_of_gradients for method in gradients_for))
         with _bar("gradients") as progress:
             output_gradients(
-                model, layers, ids, gradients.__setitem__, labels, seed, TENSORS, batch, progress
+                model, layers, ids, gradients.__setitem__, labels, seed, tensors, batch, progress
             )
     return Calibration(inputs, reads, record, gradients)
 

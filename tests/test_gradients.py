@@ -354,6 +354,24 @@ def test_the_library_takes_gradients_with_the_calibration() -> None:
         report.restore()
 
 
+def test_the_library_makes_what_the_methods_read_and_no_more() -> None:
+    model = make_model("llama")
+    samples = nx.samples(["one two three four five six seven " * 60], _Tokenizer(), 6, 24)
+    methods = nx.methods.NSVD(first=nx.methods.KFAC()), nx.methods.WeightedKFAC()
+    for readers, made in (
+        ([], {"mean_square"}),
+        (methods[:1], {"mean_square", "covariance"}),
+        (methods, {"mean_square", "covariance", "weighted_gram"}),
+        (None, {"mean_square", "covariance", "weighted_gram"}),
+    ):
+        known = nx.calibrate(model, samples, gradient_samples=2, gradients_for=readers)
+        assert {frozenset(g.tensors) for g in known.gradients.values()} == {frozenset(made)}
+    lean = nx.calibrate(model, samples, gradient_samples=2, gradients_for=[])
+    nx.compress(model, nx.methods.SVD(), 0.3, lean, allocation=nx.methods.Fisher(multiple=2))
+    with pytest.raises(NsvdError, match="KFAC needs the covariance of the gradients"):
+        nx.compress(make_model("llama"), nx.methods.KFAC(), 0.3, lean)
+
+
 class _Tokenizer:
     """A tokenizer of single characters."""
 
