@@ -62,6 +62,14 @@ def test_jobs_that_differ_in_nothing_shared_stay_as_they_were_typed() -> None:
     assert set(ordered(*mixed)) == set(mixed)
 
 
+def test_who_reads_most_of_the_gradients_makes_them_for_the_others() -> None:
+    asvd_0, asvd_i, fisher = "method=asvd_0", "method=asvd_i", "method=asvd_i allocation=fisher"
+    others = "method=kfac", "method=fwsvd", "method=weighted_kfac", "method=svd"
+    assert ordered(asvd_0, asvd_i, fisher, *others) == [
+        "method=svd", "method=weighted_kfac", "method=kfac", asvd_i, fisher, "method=fwsvd", asvd_0,
+    ]  # fmt: skip
+
+
 class WatchedSession(Session):
     """Tells `watch` of every model that is loaded and of every basis that is made."""
 

@@ -29,6 +29,7 @@ from nsvd_exp.methods import (
 from nsvd_exp.methods.allocation import Spectrum
 from nsvd_exp.methods.factorise import factorise
 from nsvd_exp.methods.linalg import relative_loss
+from nsvd_exp.methods.mixing import mixed_statistics
 from nsvd_exp.methods.reference import losses_by_definition
 from nsvd_exp.methods.statistics import Calibration, OutputGradients, Statistics
 from nsvd_exp.models.storage import Factors, Pivoted
@@ -207,6 +208,25 @@ def test_where_all_tokens_cost_the_same_weighted_kfac_is_kfac() -> None:
         expected = approximate(one, W, 8, statistics)
         assert distance(approximate(other, W, 8, statistics), expected) < 1e-9
         assert nats_of(one, statistics) == pytest.approx(nats_of(other, statistics))
+
+
+def test_what_is_mixed_with_the_calibration_set_keeps_its_weight_beside_weighted_tokens() -> None:
+    X, g = random_inputs(30, 200, 1).T, random_inputs(20, 200, 6).T
+    own, other = statistics_of(X.T), statistics_of(random_inputs(30, 90, 3))
+    mixed = mixed_statistics([(0.7, own), (0.3, other)])
+    torch.testing.assert_close(
+        mixed.mixed, 0.3 * mixed_statistics([(1.0, own), (1.0, other)]).mixed
+    )
+    # Tokens that cost the same: KFAC on the same mix. Others: a mix of their Gram matrix.
+    same = gradients_of(g / g.norm(dim=1, keepdim=True), X)
+    found = WeightedKFAC().gram(dataclasses.replace(mixed, gradients=same))
+    torch.testing.assert_close(found, mixed.gram)
+    weighed = gradients_of(g, X)
+    expected = mixed_statistics(
+        [(0.7, dataclasses.replace(own, gram=weighed.weighted_gram)), (0.3, other)]
+    )
+    found = WeightedKFAC().gram(dataclasses.replace(mixed, gradients=weighed))
+    torch.testing.assert_close(found, expected.gram)
 
 
 def test_weighted_tokens_lose_least_of_what_they_are_weighed_by() -> None:

@@ -18,7 +18,7 @@ from nsvd_exp.experiment.resolve import choices_of, class_identity
 from nsvd_exp.methods import Method
 from nsvd_exp.methods.svd import IDENTITY
 
-METRIC_LEVELS = 5  # of a job's key: what the bases of its metric depend on
+METRIC_LEVELS = 5  # of a job's key: what the bases of its metric depend on, the metric last
 
 
 def metric_of(method: Method) -> Any:
@@ -31,10 +31,17 @@ def grid_order(configs: Sequence[Config]) -> list[int]:
     """The indices of the jobs of a grid, in the order they are best run.
 
     By model, dtype, calibration, metric, method, ratio, k1, each in the order in which its values
-    come up first; among calibrations and metrics, what looks at no activations goes first.
+    come up first; among calibrations and metrics, what looks at no activations goes first, and
+    among metrics then those whose jobs read most of the gradients, which serve the others.
     """
     keys = [_sharing_key(config) for config in configs]
-    ranks = [_ranks([key[level] for key in keys]) for level in range(len(keys[0]))] if keys else []
+    read = [_read_of_gradients(config) for config in configs]
+    greediest = sorted(range(len(keys)), key=lambda index: -read[index])
+    ranks = []
+    for level in range(len(keys[0]) if keys else 0):
+        values = [key[level] for key in keys]
+        first = [values[index] for index in greediest] if level == METRIC_LEVELS - 1 else values
+        ranks.append(_ranks(values, first))
     return sorted(range(len(keys)), key=lambda index: [rank[index] for rank in ranks])
 
 
@@ -88,14 +95,23 @@ def _sharing_key(config: Config) -> tuple[Hashable, ...]:
     )
 
 
+def _read_of_gradients(config: Config) -> int:
+    """How many kinds of tensors of the gradients a job reads; 0: it reads no gradients."""
+    choices = choices_of(config)
+    if choices.method is None or not choices.reads_gradients:
+        return 0
+    return 1 + len(choices.method.reads_of_gradients)
+
+
 def _text(*values: Any) -> str:
     plain = [dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for v in values]  # type: ignore[arg-type]
     return json.dumps(plain, sort_keys=True)
 
 
-def _ranks(values: Sequence[Hashable]) -> list[int]:
-    """The place of each value among the different ones, as they come up; None comes first."""
+def _ranks(values: Sequence[Hashable], first: Sequence[Hashable]) -> list[int]:
+    """The place of each value among the different ones, as they come up in `first`; None comes
+    before all."""
     order: dict[Hashable, int] = {None: 0}
-    for value in values:
+    for value in first:
         order.setdefault(value, len(order))
     return [order[value] for value in values]

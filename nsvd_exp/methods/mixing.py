@@ -34,15 +34,17 @@ def mixed_statistics(parts: Sequence[tuple[float, Statistics]]) -> Statistics:
     tokens = sum(statistics.tokens for _, statistics in parts)
     sizes = [float(s.gram.diagonal().double().mean()) / s.tokens for _, s in parts]
 
-    def mixed(values: list[Tensor], power: float) -> Tensor:
+    def mixed(values: list[Tensor], power: float, first: int = 0) -> Tensor:
         total = torch.zeros_like(values[0], dtype=torch.float64)
-        for (weight, _), size, value in zip(parts, sizes, values, strict=True):
+        for (weight, _), size, value in list(zip(parts, sizes, values, strict=True))[first:]:
             if size > 0:  # else its inputs are 0
                 total += weight / size**power * value.to(total.device, torch.float64)
         return total * sizes[0] ** power
 
+    means = [s.gram / s.tokens for _, s in parts]
     return Statistics(
-        gram=mixed([s.gram / s.tokens for _, s in parts], 1.0) * tokens,
+        gram=mixed(means, 1.0) * tokens,
+        mixed=mixed(means, 1.0, first=1) * tokens,
         abs_mean=mixed([s.abs_mean for _, s in parts], 0.5),
         mean=mixed([s.mean for _, s in parts], 0.5),
         tokens=tokens,

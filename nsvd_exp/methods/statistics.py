@@ -82,20 +82,25 @@ class Statistics(Means):
 
     Attributes:
         gram: (n, n), X Xᵀ, a sum over tokens, not a mean.
+        mixed: (n, n), the part of `gram` that comes from what is mixed with the calibration set;
+            None where nothing is.
         gradients: those at the output of the layer that they are asked for; None where there are
             none.
     """
 
     gram: Tensor
+    mixed: Tensor | None = None
     gradients: OutputGradients | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Statistics:
         """The statistics on `device`, in `dtype`."""
-        gram, abs_mean, mean = (t.to(device, dtype) for t in (self.gram, self.abs_mean, self.mean))
-        gradients = None if self.gradients is None else self.gradients.to(device, dtype)
-        return Statistics(
-            gram=gram, abs_mean=abs_mean, mean=mean, tokens=self.tokens, gradients=gradients
-        )
+        found = {name: getattr(self, name) for name in ("abs_mean", "mean", "gram", "mixed")}
+        found["gradients"] = self.gradients
+        moved: dict[str, Any] = {
+            name: value if value is None else value.to(device, dtype)
+            for name, value in found.items()
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class WeightedKFAC(KFAC):
     the curvature, mean (g gᵀ) ⊗ (x xᵀ) (Van Loan and Pitsianis 1993); `KFAC` takes g and x for
     independent.
 
-    Its tokens are those that were taken backwards.
+    Its tokens are those that were taken backwards. What is mixed with the calibration set
+    (`Statistics.mixed`) has the weight that it has there.
     """
 
     needs: ClassVar[frozenset[str]] = KFAC.needs | {WEIGHTED_GRAM}
@@ -100,7 +101,12 @@ class WeightedKFAC(KFAC):
             )
         # At the scale of the other Gram matrix, which is a sum over more tokens.
         scaled = gradients.weighted_gram * (statistics.tokens / gradients.tokens)
-        return scaled if scaled.trace() > 0 else statistics.gram  # no error costs anything
+        if not scaled.trace() > 0:
+            return statistics.gram  # no error costs anything
+        if statistics.mixed is None:
+            return scaled
+        mixed = statistics.mixed / statistics.gram.trace()
+        return (1 - mixed.trace()) * scaled + scaled.trace() * mixed
 
 
 @dataclass(frozen=True)
