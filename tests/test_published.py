@@ -23,7 +23,7 @@ ROWS = {
     "tiny": {1: 31, 3: 6, 4: 4, 5: 3, 6: 3},
     "real9m": {1: 31, 3: 6, 4: 4},
     "smollm2-135m": {1: 25, 3: 6, 4: 4},
-    "gemma3-270m": {1: 7, 3: 6, 4: 4},  # at one ratio
+    "gemma3-270m": {1: 25, 3: 6, 4: 4},
 }
 TITLES = {"smollm2-135m": "smollm2-135m-gguf"}  # of models, where it is not that of the folder
 
