@@ -14,11 +14,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from nsvd_exp.config.schema import Config
-from nsvd_exp.experiment.resolve import choices_of, class_identity
+from nsvd_exp.experiment.resolve import Choices, choices_of, class_identity
 from nsvd_exp.methods import Method
 from nsvd_exp.methods.svd import IDENTITY
 
-METRIC_LEVELS = 5  # of a job's key: what the bases of its metric depend on, the metric last
+METRIC = 4  # its place in a job's key; up to it stands what the bases of the metric depend on
 
 
 def metric_of(method: Method) -> Any:
@@ -34,20 +34,20 @@ def grid_order(configs: Sequence[Config]) -> list[int]:
     come up first; among calibrations and metrics, what looks at no activations goes first, and
     among metrics then those whose jobs read most of the gradients, which serve the others.
     """
-    keys = [_sharing_key(config) for config in configs]
-    read = [_read_of_gradients(config) for config in configs]
-    greediest = sorted(range(len(keys)), key=lambda index: -read[index])
-    ranks = []
-    for level in range(len(keys[0]) if keys else 0):
-        values = [key[level] for key in keys]
-        first = [values[index] for index in greediest] if level == METRIC_LEVELS - 1 else values
-        ranks.append(_ranks(values, first))
+    choices = [choices_of(config) for config in configs]
+    keys = [_sharing_key(*job) for job in zip(configs, choices, strict=True)]
+    levels = list(zip(*keys, strict=True))
+    ranks = [_ranks(values, values) for values in levels]
+    if levels:
+        metrics = levels[METRIC]
+        greediest = sorted(range(len(keys)), key=lambda index: -_read_of_gradients(choices[index]))
+        ranks[METRIC] = _ranks(metrics, [metrics[index] for index in greediest])
     return sorted(range(len(keys)), key=lambda index: [rank[index] for rank in ranks])
 
 
 def sharing_group(config: Config) -> Hashable:
     """What jobs have in common that share the bases of one metric."""
-    return _sharing_key(config)[:METRIC_LEVELS]
+    return _sharing_key(config, choices_of(config))[: METRIC + 1]
 
 
 def next_job(
@@ -77,9 +77,8 @@ def next_job(
     return (0, True) if first_free is None else (first_free, False)
 
 
-def _sharing_key(config: Config) -> tuple[Hashable, ...]:
+def _sharing_key(config: Config, choices: Choices) -> tuple[Hashable, ...]:
     """What a job shares with others, from what is made first and stays longest."""
-    choices = choices_of(config)
     method = choices.method
     is_calibrated = config.measure == "similarity" or choices.is_calibrated
     metric = None if method is None else metric_of(method)
@@ -95,9 +94,8 @@ def _sharing_key(config: Config) -> tuple[Hashable, ...]:
     )
 
 
-def _read_of_gradients(config: Config) -> int:
+def _read_of_gradients(choices: Choices) -> int:
     """How many kinds of tensors of the gradients a job reads; 0: it reads no gradients."""
-    choices = choices_of(config)
     if choices.method is None or not choices.reads_gradients:
         return 0
     return 1 + len(choices.method.reads_of_gradients)

@@ -98,7 +98,7 @@ class Uniform(Allocation):
         storage: Storage,
         spectra: Mapping[str, Spectrum] | None = None,
     ) -> dict[str, int]:
-        ranks = _uniform(shapes, budget, storage)
+        ranks = uniform_ranks(shapes, budget, storage)
         without_rank = [name for name, k in ranks.items() if k < 1]
         refuse(without_rank, shapes, budget, storage)
         return ranks
@@ -106,7 +106,7 @@ class Uniform(Allocation):
 
 def numbers_of_uniform(shapes: Shapes, budget: Fraction, storage: Storage) -> int:
     """Numbers that `Uniform` stores, which no other allocation exceeds."""
-    ranks = _uniform(shapes, budget, storage)
+    ranks = uniform_ranks(shapes, budget, storage)
     return sum(storage.numbers(*shapes[name], k) for name, k in ranks.items())
 
 
@@ -117,7 +117,8 @@ def refuse(names: list[str], shapes: Shapes, budget: Fraction, storage: Storage)
         raise LayersError(reasons, shapes)
 
 
-def _uniform(shapes: Shapes, budget: Fraction, storage: Storage) -> dict[str, int]:
+def uniform_ranks(shapes: Shapes, budget: Fraction, storage: Storage) -> dict[str, int]:
+    """The ranks of `Uniform`, 0 where the budget leaves a layer none."""
     return {
         name: storage.largest_rank(*shape, budget * math.prod(shape))
         for name, shape in shapes.items()

@@ -22,6 +22,7 @@ from nsvd_exp.methods.allocation import (
     Uniform,
     numbers_of_uniform,
     refuse,
+    uniform_ranks,
 )
 
 STEPS = 60  # of a bisection in floats
@@ -93,8 +94,7 @@ class SVDLLMv2(InProportion):
         spectra: Mapping[str, Spectrum],
     ) -> Wanted:
         removed = {}
-        for name, (m, n) in shapes.items():
-            k = storage.largest_rank(m, n, budget * m * n)
+        for name, k in uniform_ranks(shapes, budget, storage).items():
             loss = math.sqrt(float(spectra[name].energy[k:].sum()))
             if loss <= 1:
                 raise NsvdError(

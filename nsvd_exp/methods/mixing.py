@@ -36,7 +36,8 @@ def mixed_statistics(parts: Sequence[tuple[float, Statistics]]) -> Statistics:
 
     def mixed(values: list[Tensor], power: float, first: int = 0) -> Tensor:
         total = torch.zeros_like(values[0], dtype=torch.float64)
-        for (weight, _), size, value in list(zip(parts, sizes, values, strict=True))[first:]:
+        rest = parts[first:], sizes[first:], values[first:]
+        for (weight, _), size, value in zip(*rest, strict=True):
             if size > 0:  # else its inputs are 0
                 total += weight / size**power * value.to(total.device, torch.float64)
         return total * sizes[0] ** power
